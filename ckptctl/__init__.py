@@ -1,0 +1,3 @@
+"""Save a whole training job, process tree and GPU memory, and bring it back as if it had never stopped."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,144 @@
+"""Private folders, atomic writes and durability."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ckptctl.errors import CkptctlError, ExitStatus
+
+PRIVATE_FOLDER: Final = 0o700
+PRIVATE_FILE: Final = 0o600
+
+
+class FileTrouble(CkptctlError):
+    """A file or folder of ckptctl's own could not be read or written."""
+
+    code = "E_FILE"
+    exit_status = ExitStatus.STORE
+
+
+class NoSpace(CkptctlError):
+    """The disk is full, or would be."""
+
+    code = "E_NO_SPACE"
+    exit_status = ExitStatus.NO_SPACE
+
+
+def make_private_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Create `path` with its parents; `path` itself, where it is new, is 0700 whatever the umask.
+
+    Raises FileTrouble, also where `path` is a link or no folder.
+    """
+    try:
+        path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=PRIVATE_FOLDER)
+        except FileExistsError:
+            if not exist_ok or not stat.S_ISDIR(path.lstat().st_mode):
+                raise
+    except OSError as error:
+        raise trouble(error, f"The folder {path} cannot be created") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` all at once and durably: a temporary file beside it (0600), fsync, rename, fsync.
+
+    Raises FileTrouble or NoSpace; the former file is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_durably(temporary, data)
+        temporary.rename(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise trouble(error, f"{path} cannot be written") from error
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Create `path` (0600, it must not exist), write and fsync it. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Let the symbolic link `link` point to `target`, by one rename. Raises FileTrouble."""
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.symlink_to(target)
+        temporary.rename(link)
+        fsync_folder(link.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise trouble(error, f"The link {link} cannot be set") from error
+
+
+def fsync_file(path: Path) -> None:
+    """Bring a file's contents to the disk. Raises OSError, with ELOOP for a link."""
+    _fsync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def fsync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk. Raises OSError."""
+    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def walk_regular_files(folder: Path) -> Iterator[Path]:
+    """The regular files below `folder`, sorted by path; links are neither followed nor returned. Raises OSError."""
+    for entry in sorted(os.scandir(folder), key=lambda item: item.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk_regular_files(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def open_beneath(folder: Path, name: str) -> int:
+    """Open `folder`/`name` for reading without following any link below `folder`; the descriptor is the caller's.
+
+    Raises FileTrouble for a name that is empty, absolute or leads upwards, and where something is missing or a link.
+    """
+    parts = Path(name).parts
+    if not parts or name.startswith("/") or ".." in parts:
+        raise FileTrouble(f"{name!r} is not a name of a file below {folder}.", hint="The manifest has been altered.")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for depth, part in enumerate(parts, 1):
+            kind = os.O_DIRECTORY if depth < len(parts) else 0
+            deeper = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+    except OSError as error:
+        os.close(descriptor)
+        raise trouble(error, f"{folder / name} cannot be opened") from error
+    return descriptor
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user can still write on the file system of `folder`. Raises OSError."""
+    usage = os.statvfs(folder)
+    return usage.f_bavail * usage.f_frsize
+
+
+def trouble(error: OSError, what: str) -> CkptctlError:
+    """The error of ours for an OSError: NoSpace for a full disk or quota, FileTrouble else."""
+    message = f"{what}: {error.strerror or error}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(message, hint="Free space there, or choose another place with --store or --to.")
+    return FileTrouble(message, hint="Check the permissions and the file system of that path.")
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
