@@ -1,0 +1,1 @@
+"""Driving the criu program: finding it, its options, its images, its log."""

@@ -1,0 +1,1 @@
+"""The CUDA checkpoint interface of the NVIDIA driver."""

@@ -1,0 +1,1 @@
+"""Text, tables, progress and JSON: the only place that prints."""

@@ -1,0 +1,1 @@
+"""Checks: facts to findings to remedies."""

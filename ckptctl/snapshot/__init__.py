@@ -1,0 +1,1 @@
+"""Dump and restore as explicit steps with undo."""

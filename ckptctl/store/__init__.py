@@ -1,0 +1,1 @@
+"""Snapshots on disk: layout, manifest, commit, locks, journal, integrity."""
