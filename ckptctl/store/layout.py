@@ -1,0 +1,154 @@
+"""Where everything lies in a store and in a snapshot. No path is joined anywhere else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptctl import files
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.store.names import check_run_name
+
+
+class StoreMissing(CkptctlError):
+    """There is no store where one was expected."""
+
+    code = "E_STORE_MISSING"
+    exit_status = ExitStatus.STORE
+
+
+class StoreUnsafe(CkptctlError):
+    """Somebody else could alter what is restored from here."""
+
+    code = "E_STORE_UNSAFE"
+    exit_status = ExitStatus.STORE
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFolder:
+    """One snapshot on disk, in a store, in staging or in a folder of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def images(self) -> Path:
+        return self.path / "images"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def restore_script(self) -> Path:
+        return self.path / "restore.sh"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The snapshots of one run, and the links to some of them."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def latest(self) -> Path:
+        return self.path / "latest"
+
+    @property
+    def backup(self) -> Path:
+        return self.path / "backup"
+
+    def snapshot(self, snapshot_id: str) -> SnapshotFolder:
+        """The folder for this id, which need not exist."""
+        return SnapshotFolder(self.path / snapshot_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder that holds runs. `path` is absolute and without links; made by `open_store` and `create_store`."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def staging(self) -> Path:
+        return self.path / "staging"
+
+    @property
+    def trash(self) -> Path:
+        return self.path / "trash"
+
+    @property
+    def locks(self) -> Path:
+        return self.path / "locks"
+
+    def run(self, name: str) -> RunFolder:
+        """The folder of this run, which need not exist. Raises BadRunName."""
+        return RunFolder(self.runs / check_run_name(name))
+
+
+def open_store(path: Path) -> Store:
+    """The store that exists at `path`, which may be a link to it.
+
+    Raises StoreMissing and StoreUnsafe.
+    """
+    store = Store(path.resolve())
+    if not store.runs.is_dir():
+        raise StoreMissing(f"There is no store at {path}.", hint="The first dump creates it; or name one with --store.")
+    for folder in (store.path, store.runs):
+        require_own(folder)
+    return store
+
+
+def create_store(path: Path) -> Store:
+    """The store at `path`, created (0700) where it is missing; safe to call from several processes at once.
+
+    Raises StoreUnsafe, files.FileTrouble and files.NoSpace.
+    """
+    store = Store(path.resolve())
+    files.make_private_folder(store.path)
+    require_own(store.path)
+    for folder in (store.staging, store.trash, store.locks, store.runs):
+        files.make_private_folder(folder)
+    return store
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder that another user owns or may write to; being readable is no danger, snapshots are 0700.
+
+    CRIU restores what the images say, with the rights of whoever restores: who can alter a snapshot of root is root.
+    Root's own folders are as good as one's own. Raises StoreUnsafe, files.FileTrouble.
+    """
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise files.trouble(error, f"{folder} cannot be looked at") from error
+    user = os.geteuid()
+    if status.st_uid not in {user, 0}:
+        raise StoreUnsafe(
+            f"{folder} belongs to the user with id {status.st_uid}, not to you ({user}): "
+            "they could alter what you restore.",
+            hint=f"Use a store of your own (--store), or take this one over: chown -R {user} {folder}",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreUnsafe(
+            f"Other users may write to {folder} (mode {stat.S_IMODE(status.st_mode):04o}): "
+            "they could alter what you restore.",
+            hint=f"chmod go-w {folder}",
+        )

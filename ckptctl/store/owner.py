@@ -1,0 +1,81 @@
+"""Who holds a lock or writes a journal: one process, on one boot of one machine; and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+from ckptctl.store.codec import Count, Pid
+
+
+class Liveness(Enum):
+    """What can be said of an owner from here."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"  # on another machine, or in a PID namespace that is not ours
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process of ckptctl."""
+
+    host: Annotated[str, "name of the machine"]
+    # Names are not unique (containers, `localhost`): a wrong "other boot of this host" would steal a lock.
+    machine_id: Annotated[str, "/etc/machine-id, empty where there is none"]
+    boot_id: Annotated[str, "the kernel's random id of the boot"]
+    pid_namespace: Annotated[str, "PID namespace in which `pid` counts"]
+    pid: Annotated[Pid, "the process"]
+    start_ticks: Annotated[Count, "when it started, in clock ticks after boot"]
+    command: Annotated[str, "what it was asked to do"]
+    since: Annotated[datetime, "since when"]
+
+    def liveness(self, here: Owner) -> Liveness:
+        """Whether this process still lives, as seen by the process `here`."""
+        if (self.host, self.machine_id) != (here.host, here.machine_id):
+            return Liveness.UNKNOWN
+        if self.boot_id != here.boot_id:
+            return Liveness.DEAD
+        if self.pid_namespace != here.pid_namespace:
+            return Liveness.UNKNOWN
+        return Liveness.ALIVE if _start_ticks(self.pid) == self.start_ticks else Liveness.DEAD
+
+    def __str__(self) -> str:
+        since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"process {self.pid} on {self.host} (`{self.command}`, since {since})"
+
+
+def this_owner(command: str, since: datetime) -> Owner:
+    """The process that calls, with the command line `command`, at the time `since` (UTC)."""
+    return Owner(
+        host=socket.gethostname(),
+        machine_id=_first_line(Path("/etc/machine-id")),
+        boot_id=_first_line(Path("/proc/sys/kernel/random/boot_id")),
+        pid_namespace=os.fspath(Path("/proc/self/ns/pid").readlink()),
+        pid=os.getpid(),
+        start_ticks=_start_ticks(os.getpid()) or 0,
+        command=command,
+        since=since,
+    )
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started (proc(5), field 22 of stat); None where there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
