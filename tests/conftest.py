@@ -1,0 +1,55 @@
+"""Gates and fixtures for all tests; see tests/support for the types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import CommandLine, Jobs
+from support.capabilities import CAPABILITIES, criu_program, required
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quiet: needs the machine for itself; `make test` runs these last, one by one")
+    for name in CAPABILITIES:
+        config.addinivalue_line(
+            "markers", f"requires_{name}: skipped without {name}, fails if CKPTCTL_REQUIRE names it"
+        )
+    try:
+        required(os.environ.get("CKPTCTL_REQUIRE", ""))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name, probe in CAPABILITIES.items():
+        if item.get_closest_marker(f"requires_{name}") and not probe():
+            if name in required(os.environ.get("CKPTCTL_REQUIRE", "")):
+                pytest.fail(f"{name} is missing, and CKPTCTL_REQUIRE names it", pytrace=False)
+            pytest.skip(f"{name} is missing")
+
+
+@pytest.fixture
+def start_job(tmp_path: Path) -> Iterator[Jobs]:
+    """`start_job(argv, ...)` starts a real program; whatever becomes of it, nothing is left after the test."""
+    jobs = Jobs(tmp_path / "jobs")
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def ckptctl(tmp_path: Path) -> Iterator[CommandLine]:
+    """`ckptctl("list", "--json")` runs the real command with a store of its own at `ckptctl.store`."""
+    command_line = CommandLine(tmp_path / "ckptctl")
+    yield command_line
+    command_line.close()
+
+
+@pytest.fixture
+def criu() -> Path:
+    """The CRIU program; for tests marked `requires_criu`."""
+    program = criu_program()
+    assert program is not None, "mark this test with requires_criu"
+    return program

@@ -1,0 +1,40 @@
+"""What the machine can do: tests that need more than there is are skipped, or fail where CKPTCTL_REQUIRE names it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_INSTALL_CRIU: Final = Path(__file__).parents[2] / "scripts" / "install-criu"
+
+
+@cache
+def criu_program() -> Path | None:
+    """The CRIU that ckptctl would take, where it is new enough and works on this kernel for this user."""
+    done = subprocess.run([_INSTALL_CRIU, "--check"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    found = re.fullmatch(r"CRIU \S+ is ready: (.*) \(from .*\)\n", done.stdout)
+    return Path(found[1]) if done.returncode == 0 and found else None
+
+
+@cache
+def has_torch() -> bool:
+    """Whether this Python can import PyTorch."""
+    return importlib.util.find_spec("torch") is not None
+
+
+# Name → probe; a test asks for one by the marker `requires_NAME`.
+CAPABILITIES: Final[Mapping[str, Callable[[], object]]] = {"criu": criu_program, "torch": has_torch}
+
+
+def required(text: str) -> frozenset[str]:
+    """The names in the value of CKPTCTL_REQUIRE (`criu,torch`); ValueError for one that is unknown."""
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    if unknown := names - CAPABILITIES.keys():
+        known = ", ".join(sorted(CAPABILITIES))
+        raise ValueError(f"CKPTCTL_REQUIRE names {', '.join(sorted(unknown))}; known are {known}")
+    return names
