@@ -1,0 +1,126 @@
+"""The settings of ckptctl and where each value came from.
+
+Flag > environment > ./ckptctl.toml > user file > system file > default.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.units import parse_duration
+
+SYSTEM_FILE: Final = Path("/etc/ckptctl/config.toml")
+PROJECT_FILE: Final = Path("ckptctl.toml")
+SYSTEM_STATE: Final = Path("/var/lib/ckptctl")
+
+
+class ConfigError(CkptctlError):
+    """A configuration file or variable cannot be used."""
+
+    code = "E_CONFIG"
+    exit_status = ExitStatus.USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its key in the files, its environment variable and what it is for."""
+
+    key: str
+    variable: str
+    doc: str
+
+
+SETTINGS: Final = (
+    Setting("store", "CKPTCTL_STORE", "The folder that holds the snapshots."),
+    Setting("state", "CKPTCTL_STATE", "The folder of this host for journals and locks of live jobs; not shared."),
+    Setting("criu", "CKPTCTL_CRIU", "The criu program to use, instead of the one that ckptctl finds."),
+    Setting("lock_wait", "CKPTCTL_LOCK_WAIT", "How long to wait for a job or a run that another command works on."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting resolved; `origins` names the source of each key that is not a default."""
+
+    store: Path
+    state: Path
+    criu: Path | None
+    lock_wait_s: float
+    origins: tuple[tuple[str, str], ...]
+
+
+def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flags: Mapping[str, str]) -> Settings:
+    """Resolve the settings; `flags` holds those given on the command line by key. Raises ConfigError, UsageError."""
+    values: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for source, found in _layers(environment, uid, working_folder, flags):
+        for key, value in found.items():
+            values[key], origins[key] = value, source
+    home = _state_home(environment, uid)
+    return Settings(
+        store=_absolute(values.get("store", str(home)), working_folder),
+        state=_absolute(values.get("state", str(home / "state")), working_folder),
+        criu=_absolute(values["criu"], working_folder) if "criu" in values else None,
+        lock_wait_s=parse_duration(values.get("lock_wait", "0")),
+        origins=tuple(sorted(origins.items())),
+    )
+
+
+def user_file(environment: Mapping[str, str]) -> Path:
+    """The configuration file of the user (XDG Base Directory Specification)."""
+    base = environment.get("XDG_CONFIG_HOME") or os.path.join(environment.get("HOME", "/root"), ".config")
+    return Path(base) / "ckptctl" / "config.toml"
+
+
+def _layers(
+    environment: Mapping[str, str], uid: int, working_folder: Path, flags: Mapping[str, str]
+) -> list[tuple[str, Mapping[str, str]]]:
+    files = (SYSTEM_FILE, user_file(environment), working_folder / PROJECT_FILE)
+    layers: list[tuple[str, Mapping[str, str]]] = [(str(path), _read(path, uid)) for path in files]
+    named = {entry.key: environment[entry.variable] for entry in SETTINGS if environment.get(entry.variable)}
+    return [*layers, ("environment", named), ("command line", flags)]
+
+
+def _read(path: Path, uid: int) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            _refuse_foreign(path, os.fstat(file.fileno()), uid)
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}.", hint="Mend or remove it.") from error
+    known = {entry.key for entry in SETTINGS}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{path}: unknown setting {key!r}.", hint=f"Known are {', '.join(sorted(known))}.")
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f"{path}: the setting {key!r} must be a string or a number.", hint="Mend the file.")
+    return {key: str(value) for key, value in table.items()}
+
+
+def _refuse_foreign(path: Path, info: os.stat_result, uid: int) -> None:
+    # A file that somebody else can write could point root's snapshots, full of secrets, to a place of their own.
+    if info.st_uid not in (0, uid) or info.st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"The configuration file {path} can be written by others.",
+            hint=f"Make it yours alone (chown, chmod go-w {path}), or run ckptctl from another folder.",
+        )
+
+
+def _state_home(environment: Mapping[str, str], uid: int) -> Path:
+    if uid == 0:
+        return SYSTEM_STATE
+    base = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME", "/"), ".local/state")
+    return Path(base) / "ckptctl"
+
+
+def _absolute(text: str, working_folder: Path) -> Path:
+    return working_folder / Path(text).expanduser()

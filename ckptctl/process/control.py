@@ -1,0 +1,140 @@
+"""Acting on processes: let them run, end them, wait for them. Each identity is checked again before each act."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ckptctl.interrupt import Interrupt, Never
+from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
+
+_POLL_S: Final = 0.01
+_STOPPED: Final = frozenset("T")
+_GONE: Final = frozenset("ZXx")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A process as it stands at one moment: `state` is the letter of proc(5), "X" when it is gone."""
+
+    process: ProcessId
+    state: str
+
+    @property
+    def stopped(self) -> bool:
+        """Stopped by a signal, as CRIU leaves a tree that is to be ended."""
+        return self.state in _STOPPED
+
+    @property
+    def gone(self) -> bool:
+        """Ended, reaped or not."""
+        return self.state in _GONE
+
+
+def walk(root: ProcessId) -> tuple[ProcessId, ...]:
+    """The process and its descendants now, parents before children; empty when the root is gone or another.
+
+    Reliable only for a tree that cannot fork, because it is stopped or frozen.
+    """
+    if standing(root).state == "X":
+        return ()
+    found = [root]
+    for process in found:
+        for task in _tasks(process.pid):
+            found.extend(_children(process.pid, task))
+    return tuple(found)
+
+
+def standing(process: ProcessId) -> Standing:
+    """The state of a process now."""
+    try:
+        text = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
+    except OSError:
+        return Standing(process, "X")
+    fields = text.rpartition(")")[2].split()
+    # proc(5) counts from 1: state is field 3, starttime field 22.
+    if int(fields[19]) != process.start_ticks:
+        return Standing(process, "X")
+    return Standing(process, fields[0])
+
+
+def send(process: ProcessId, number: signal.Signals) -> bool:
+    """Send a signal to exactly this process; False if it is gone.
+
+    The pidfd is taken before the identity is checked, so the pid cannot change hands in between.
+    Raises PermissionError.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if standing(process).gone:
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def let_run(processes: Iterable[ProcessId], *, keep_stopped: frozenset[ProcessId] = frozenset()) -> None:
+    """Continue every stopped process but those that were stopped before we came. Raises PermissionError."""
+    for process in processes:
+        if process not in keep_stopped and standing(process).stopped:
+            send(process, signal.SIGCONT)
+
+
+def end(processes: Sequence[ProcessId]) -> None:
+    """SIGKILL each process; those that are gone are skipped. Raises PermissionError."""
+    for process in processes:
+        send(process, signal.SIGKILL)
+
+
+def wait_until(
+    condition: Callable[[], bool], *, timeout_s: float, interrupt: Interrupt | None = None, poll_s: float = _POLL_S
+) -> bool:
+    """Wait until the condition holds; False after `timeout_s` seconds. Raises what `interrupt` raises."""
+    asked = interrupt or Never()
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        asked.check()
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(poll_s)
+    return True
+
+
+def taken(numbers: Iterable[int]) -> tuple[int, ...]:
+    """Those of the pids or thread ids that are in use in this PID namespace, by zombies too.
+
+    /proc/N answers for thread ids as well, though a listing of /proc does not show them (proc(5)).
+    """
+    return tuple(number for number in numbers if Path(f"/proc/{number}/stat").exists())
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return sorted(os.listdir(f"/proc/{pid}/task"), key=int)
+    except OSError:
+        return []
+
+
+def _children(pid: int, task: str) -> list[ProcessId]:
+    found = []
+    try:
+        text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+    except OSError:
+        return []
+    for word in text.split():
+        try:
+            found.append(identify(int(word)))
+        except NoSuchProcess:
+            continue
+    return found
