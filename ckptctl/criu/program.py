@@ -1,0 +1,102 @@
+"""Which criu program is used, and what it can do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ckptctl import command
+from ckptctl.errors import CkptctlError, ExitStatus
+
+VARIABLE: Final = "CKPTCTL_CRIU"
+PRIVATE_PROGRAM: Final = Path("/opt/ckptctl/criu/bin/criu")
+# Earlier ones lose the job when a plugin fails, and know nothing of the kernel's vvar_vclock area (Linux 6.13).
+OLDEST: Final = (4, 1)
+
+_SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_VERSION: Final = re.compile(r"^Version:\s*(\d+(?:\.\d+)*)", re.MULTILINE)
+_VERSION_TIMEOUT_S: Final = 20
+
+
+class CriuMissing(CkptctlError):
+    """There is no criu that runs."""
+
+    code = "E_CRIU_MISSING"
+    exit_status = ExitStatus.INCOMPATIBLE
+
+
+class CriuTooOld(CkptctlError):
+    """The criu found is older than what ckptctl can rely on."""
+
+    code = "E_CRIU_TOO_OLD"
+    exit_status = ExitStatus.INCOMPATIBLE
+
+
+@dataclass(frozen=True, slots=True)
+class Criu:
+    """A criu program that was found and runs; `source` says in words where it was found."""
+
+    path: Path
+    version: tuple[int, ...]
+    source: str
+
+    @property
+    def version_text(self) -> str:
+        """The version as people write it: 4.2.1."""
+        return ".".join(map(str, self.version))
+
+
+def find(environ: Mapping[str, str]) -> Criu:
+    """The criu to use: $CKPTCTL_CRIU, else the private one of scripts/install-criu, else that of PATH.
+
+    The first that exists is taken: one that was named and does not run is an error, not a reason to look further.
+    Costs one `criu --version`. Raises CriuMissing and CriuTooOld.
+    """
+    path, source = next(_candidates(environ), (None, ""))
+    if path is None:
+        raise CriuMissing(
+            f"There is no criu: neither ${VARIABLE} nor {PRIVATE_PROGRAM} nor a criu on PATH.",
+            hint="Run scripts/install-criu.",
+        )
+    version = _version(path, source)
+    if version < OLDEST:
+        raise CriuTooOld(
+            f"{path} ({source}) is criu {'.'.join(map(str, version))}; ckptctl needs {'.'.join(map(str, OLDEST))}.",
+            hint=f"Run scripts/install-criu, or name a newer criu in ${VARIABLE}.",
+        )
+    return Criu(path, version, source)
+
+
+def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    named = environ.get(VARIABLE)
+    if named:
+        yield Path(named), f"${VARIABLE}"
+        return
+    if PRIVATE_PROGRAM.exists():
+        yield PRIVATE_PROGRAM, "scripts/install-criu"
+    folders = [folder for folder in environ.get("PATH", "").split(":") if folder]
+    for folder in dict.fromkeys([*folders, *_SYSTEM_FOLDERS]):
+        path = Path(folder, "criu")
+        if path.is_file() and os.access(path, os.X_OK):
+            yield path, "PATH"
+
+
+def _version(path: Path, source: str) -> tuple[int, ...]:
+    try:
+        said = command.run([path, "--version"], timeout_s=_VERSION_TIMEOUT_S).stdout
+    except (CkptctlError, OSError) as error:
+        raise CriuMissing(
+            f"{path} (from {source}) does not run: {error}",
+            hint=f"Run scripts/install-criu, or name a criu that runs in ${VARIABLE}.",
+        ) from error
+    match = _VERSION.search(said)
+    if match is None:
+        raise CriuMissing(
+            f"{path} (from {source}) is no criu: `--version` says {said.strip()[:80]!r}.",
+            hint=f"Name a criu in ${VARIABLE}, or run scripts/install-criu.",
+        )
+    return tuple(int(part) for part in match.group(1).split("."))
