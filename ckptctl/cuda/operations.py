@@ -1,0 +1,175 @@
+"""What is done to the CUDA processes of a whole tree: found, locked, checkpointed, and brought back to running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from ckptctl.cuda.driver import Action, CheckpointDriver, CudaState, GpuPair
+from ckptctl.cuda.results import (
+    CudaBusy,
+    CudaError,
+    CudaLost,
+    CudaOutOfMemory,
+    CudaRestoreRefused,
+    CudaStuck,
+    CudaWrongState,
+)
+
+# With several processes, one that was locked while another waits for its part of a collective can hold up both. Letting
+# all run on for a moment and locking again gets past that, so the time is spent in several tries.
+_LOCK_TRIES: Final = 3
+_BETWEEN_TRIES_S: Final = 0.05
+_POLL_S: Final = 0.05
+# Each pass through the loop that brings a process back makes one transition; two are needed, the others are for
+# operations of a ckptctl that was killed, which come to their end meanwhile.
+_MAX_TRANSITIONS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long one action on one process took."""
+
+    pid: int
+    action: Action
+    seconds: float
+
+
+def find_cuda_pids(driver: CheckpointDriver, pids: Iterable[int]) -> tuple[int, ...]:
+    """Those of `pids` that hold CUDA state, in the order given, as the driver itself says."""
+    return tuple(pid for pid in pids if driver.restore_thread(pid) is not None)
+
+
+def lock_all(driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int) -> tuple[Timing, ...]:
+    """Lock all processes, or none: whatever fails, those that were locked are running again when this raises."""
+    tries = 1 if len(pids) == 1 else _LOCK_TRIES
+    for attempt in range(1, tries + 1):
+        try:
+            return _lock_once(driver, pids, max(1, timeout_ms // tries))
+        except CudaBusy:
+            if attempt == tries:
+                raise
+            time.sleep(_BETWEEN_TRIES_S)
+    raise AssertionError("unreachable")
+
+
+def checkpoint_all(driver: CheckpointDriver, pids: Sequence[int], *, workers: int) -> tuple[Timing, ...]:
+    """Checkpoint all locked processes, `workers` at a time; when one fails the others are brought to their end.
+
+    Processes that share device memory need `workers=1`, and then keep their order.
+    """
+    return _on_each(Action.CHECKPOINT, driver.checkpoint, pids, workers)
+
+
+def restore_all(
+    driver: CheckpointDriver, pids: Sequence[int], gpu_map: tuple[GpuPair, ...] = (), *, workers: int
+) -> tuple[Timing, ...]:
+    """Restore all checkpointed processes, `workers` at a time; they are locked then. See `checkpoint_all`."""
+    return _on_each(Action.RESTORE, lambda pid: driver.restore(pid, gpu_map), pids, workers)
+
+
+def unlock_all(driver: CheckpointDriver, pids: Sequence[int]) -> tuple[Timing, ...]:
+    """Let all locked processes run."""
+    return _on_each(Action.UNLOCK, driver.unlock, pids, 1)
+
+
+def bring_to_running(driver: CheckpointDriver, pid: int, *, limit_s: float) -> tuple[Timing, ...]:
+    """Bring a process back to running from whatever state it is in, and see that it is; safe to repeat.
+
+    A checkpoint or restore that someone else has under way is waited for, up to `limit_s` seconds.
+    Raises CudaLost when the driver has given the process up, CudaStuck when it does not get there otherwise,
+    CudaTargetStopped while it is stopped, CudaProcessGone when it has ended.
+    """
+    timings: list[Timing] = []
+    refusal: CudaError | None = None
+    deadline = time.monotonic() + limit_s
+    for _ in range(_MAX_TRANSITIONS):
+        state = _settled(driver, pid, deadline)
+        if state is CudaState.RUNNING:
+            return tuple(timings)
+        if state is CudaState.FAILED:
+            raise _lost(pid, refusal)
+        try:
+            timings.extend(_one_step_back(driver, pid, state))
+        except CudaWrongState as error:
+            # Someone's operation ended between our look and our act; look again.
+            refusal = error
+            time.sleep(_POLL_S)
+        except (CudaOutOfMemory, CudaRestoreRefused) as error:
+            raise _lost(pid, error) from error
+    raise _stuck(pid, refusal)
+
+
+def _one_step_back(driver: CheckpointDriver, pid: int, state: CudaState) -> tuple[Timing, ...]:
+    if state is CudaState.LOCKED:
+        return _on_each(Action.UNLOCK, driver.unlock, (pid,), 1)
+    return _on_each(Action.RESTORE, driver.restore, (pid,), 1)
+
+
+def _settled(driver: CheckpointDriver, pid: int, deadline: float) -> CudaState:
+    """The state of a process once nobody has a checkpoint or a restore of it under way."""
+    while (state := driver.state(pid)) in (CudaState.CHECKPOINTING, CudaState.RESTORING):
+        if time.monotonic() > deadline:
+            raise _stuck(pid, None, f"it has been {state.name.lower()} for too long")
+        time.sleep(_POLL_S)
+    return state
+
+
+def _lock_once(driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int) -> tuple[Timing, ...]:
+    try:
+        # All at once: the moments at which the processes come to rest should lie close together.
+        return _on_each(Action.LOCK, lambda pid: driver.lock(pid, timeout_ms), pids, len(pids))
+    except CudaError as error:
+        for pid in pids:
+            try:
+                if driver.state(pid) is CudaState.LOCKED:
+                    driver.unlock(pid)
+            except CudaError as other:
+                error.add_note(other.message)
+        raise
+
+
+def _on_each(action: Action, act: Callable[[int], None], pids: Sequence[int], workers: int) -> tuple[Timing, ...]:
+    """Act on every process even when one fails; then raise the first failure, with the others as notes on it."""
+    if not pids:
+        return ()
+
+    def timed(pid: int) -> Timing | CudaError:
+        began = time.monotonic()
+        try:
+            act(pid)
+        except CudaError as error:
+            return error
+        return Timing(pid, action, time.monotonic() - began)
+
+    with ThreadPoolExecutor(max_workers=min(workers, len(pids)), thread_name_prefix="cuda") as pool:
+        results = tuple(pool.map(timed, pids))
+    errors = [result for result in results if isinstance(result, CudaError)]
+    if not errors:
+        return tuple(result for result in results if isinstance(result, Timing))
+    for other in errors[1:]:
+        errors[0].add_note(other.message)
+    raise errors[0]
+
+
+def _lost(pid: int, cause: CudaError | None) -> CudaLost:
+    why = f" {cause.message}" if cause is not None else ""
+    return CudaLost(
+        f"The GPU state of process {pid} is lost: the driver cannot bring it back to running.{why}",
+        hint=f"End the process ({pid}) and restore the job from its last snapshot.",
+        details={"pid": pid},
+        outcome=f"Process {pid} is lost.",
+    )
+
+
+def _stuck(pid: int, cause: CudaError | None, why: str = "") -> CudaStuck:
+    reason = why or (cause.message if cause is not None else "it keeps changing its state")
+    return CudaStuck(
+        f"Process {pid} could not be brought back to running: {reason}",
+        hint="See that no other checkpointing tool works on it, then run ckptctl again: it tries once more.",
+        details={"pid": pid},
+        outcome=f"Process {pid} waits in the CUDA driver.",
+    )
