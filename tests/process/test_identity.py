@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -41,9 +42,9 @@ def test_a_pid_of_nobody_is_named(pid: int) -> None:
         identify(pid)
 
 
-def test_a_name_with_brackets_and_spaces_is_read(tmp_path: os.PathLike[str]) -> None:
-    program = os.path.join(tmp_path, "a) R 1 (b")
-    os.symlink("/bin/sleep", program)
+def test_a_name_with_brackets_and_spaces_is_read(tmp_path: Path) -> None:
+    program = tmp_path / "a) R 1 (b"
+    program.symlink_to("/bin/sleep")
     child = subprocess.Popen([program, "60"])
     try:
         assert is_alive(identify(child.pid))
