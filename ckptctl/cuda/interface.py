@@ -109,7 +109,7 @@ class DriverInterface:
             raise CudaHelperLost(
                 f"The process that talks to the CUDA driver ended during {action.value} of process {pid}: "
                 f"{self._last_words()}",
-                hint="Look into the kernel's log (`dmesg`), then run ckptctl again: it brings the processes back to running.",
+                hint="Look into the kernel's log (`dmesg`), then run ckptctl again: it brings the job back to running.",
             )
         result = int(answer["result"])
         if result == CudaResult.SUCCESS:
