@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support import CommandLine, Jobs
 from support.capabilities import CAPABILITIES, criu_program, required
 

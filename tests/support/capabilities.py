@@ -27,8 +27,19 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+@cache
+def has_namespaces() -> bool:
+    """Whether this user may make mount and PID namespaces."""
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(unshare, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+
 # Name → probe; a test asks for one by the marker `requires_NAME`.
-CAPABILITIES: Final[Mapping[str, Callable[[], object]]] = {"criu": criu_program, "torch": has_torch}
+CAPABILITIES: Final[Mapping[str, Callable[[], object]]] = {
+    "criu": criu_program,
+    "namespaces": has_namespaces,
+    "torch": has_torch,
+}
 
 
 def required(text: str) -> frozenset[str]:

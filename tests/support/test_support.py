@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support import Jobs, lines, python, wait_for
 from support.capabilities import required
 from support.jobs import state
@@ -41,7 +42,7 @@ def test_killing_a_job_ends_what_criu_restored(tmp_path: Path, criu: Path) -> No
     job.wait_for_lines(2)
     images = tmp_path / "images"
     images.mkdir()
-    base = ["-D", images, "-o", "log", "--shell-job"]
+    base: list[str | Path] = ["-D", images, "-o", "log", "--shell-job"]
     subprocess.run([criu, "dump", "-t", str(job.pid), *base], check=True, timeout=60)
     job.wait_gone()
     subprocess.run([criu, "restore", "-d", *base], check=True, timeout=60)
