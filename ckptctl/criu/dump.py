@@ -1,0 +1,109 @@
+"""Running `criu dump`, and stopping it without harm to the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ckptctl import command
+from ckptctl.criu.failures import Action, CriuDumpFailed, explain
+from ckptctl.criu.images import read_dump_stats
+from ckptctl.criu.invocation import command_line, common_words, read_log
+from ckptctl.criu.program import Criu
+from ckptctl.criu.records import DumpStats
+from ckptctl.criu.running import cancel, find_running
+from ckptctl.interrupt import Interrupt
+
+_OUTPUT = "dump.out"
+_TICK_S = 0.05
+
+
+class Leave(Enum):
+    """What criu does with a tree that it has dumped; that it kills it is not among the choices."""
+
+    RUNNING = "--leave-running"
+    # By SIGSTOP. Its TCP connections stay locked and in repair mode: see ckptctl.criu.network.
+    STOPPED = "--leave-stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpRequest:
+    """One run of `criu dump`; the folders exist.
+
+    `root_pid` is the pid in the namespace that `prefix` leads into (see ckptctl.criu.namespaces), and both folders are
+    paths there. criu's log and statistics go to `logs`.
+    """
+
+    root_pid: int
+    images: Path
+    logs: Path
+    options: tuple[str, ...] = ()
+    leave: Leave = Leave.STOPPED
+    prefix: tuple[str, ...] = ()
+    log_name: str = "dump.log"
+
+    def argv(self, criu: Criu) -> tuple[str, ...]:
+        """The whole command line. Raises FileTrouble where the empty plugin folder cannot be made."""
+        words = [
+            "-t", str(self.root_pid),
+            *common_words(self.images, self.logs, self.log_name),
+            self.leave.value,
+            *self.options,
+        ]  # fmt: skip
+        return command_line(self.prefix, criu, "dump", words)
+
+
+def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress: Callable[[int], None]) -> DumpStats:
+    """Dump the tree; `on_progress` is told the bytes of memory written so far.
+
+    Whatever is raised, criu has ended by itself before, and a tree whose dump did not succeed runs on. One case is
+    left: asked to stop after the last image was written, criu still succeeds, the exception of `interrupt` is raised
+    all the same, and the tree is left as `request.leave` says: the caller lets it run.
+    Raises what `interrupt` and `on_progress` raise, CriuDumpFailed, CommandMissing, ImageDamaged, FileTrouble.
+    """
+    argv = request.argv(criu)
+    child = command.start(argv, output=request.logs / _OUTPUT)
+    try:
+        status = _wait(child, request.images, interrupt, on_progress)
+    finally:
+        child.close()
+    if status != 0:
+        log = request.logs / request.log_name
+        text = read_log(log) or read_log(request.logs / _OUTPUT)
+        raise CriuDumpFailed(explain(text, action=Action.DUMP), status, log)
+    return read_dump_stats(request.logs)
+
+
+def written_bytes(images: Path) -> int:
+    """The bytes of memory pages that lie in a folder of images so far."""
+    return sum(path.stat().st_size for path in images.glob("pages-*.img"))
+
+
+def _wait(child: command.Child, images: Path, interrupt: Interrupt, on_progress: Callable[[int], None]) -> int:
+    reason: BaseException | None = None
+
+    def tick() -> None:
+        if reason is None:
+            interrupt.check()
+            on_progress(written_bytes(images))
+        else:
+            _cancel_all(child, images)
+
+    while True:
+        try:
+            status = child.wait(tick, _TICK_S)
+        except BaseException as error:
+            # Not even Ctrl-C may leave criu alone with the tree: it is asked to stop and waited for.
+            reason = reason or error
+            continue
+        if reason is not None:
+            raise reason
+        return status
+
+
+def _cancel_all(child: command.Child, images: Path) -> None:
+    # The child may be the nsenter that started criu, and may start it only now: asked again at every tick.
+    for pid in {child.pid, *find_running(images)}:
+        cancel(pid)
