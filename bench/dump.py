@@ -197,6 +197,7 @@ def main() -> None:
     taken: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-", dir=wanted.folder) as name:
         folder = Path(name)
+        os.environ["CKPTCTL_STATE"] = str(folder / "state")
         list(rounds_of(16 << 20, 1, criu, folder))  # so that no program is read from the disk for the first time
         for size in wanted.sizes.split(","):
             rounds = list(rounds_of(parse_size(size), wanted.rounds, criu, folder))

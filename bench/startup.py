@@ -79,7 +79,7 @@ def main() -> int:
     print(f"\nStart-up, median of {wanted.rounds} runs\n")
     print(f"{'':22}{'ms':>7}  {'modules':>8}  heavy packages loaded")
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-") as store:
-        environment = {**os.environ, "CKPTCTL_STORE": f"{store}/store"}
+        environment = {**os.environ, "CKPTCTL_STORE": f"{store}/store", "CKPTCTL_STATE": f"{store}/state"}
         for case in cases():
             took = statistics.median(seconds(case.argv, environment) for _ in range(wanted.rounds))
             modules = imports(case.argv, environment)

@@ -41,12 +41,14 @@ class CommandLine:
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
+        self.state = folder / "state"
         home = folder / "home"
         home.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CKPTCTL_", "XDG_"))}
         # The one setting that says something about the machine instead of about the user.
         criu = {"CKPTCTL_CRIU": os.environ["CKPTCTL_CRIU"]} if "CKPTCTL_CRIU" in os.environ else {}
-        self.environment = {**inherited, **criu, "HOME": str(home), "CKPTCTL_STORE": str(self.store)}
+        own = {"HOME": str(home), "CKPTCTL_STORE": str(self.store), "CKPTCTL_STATE": str(self.state)}
+        self.environment = {**inherited, **criu, **own}
         self._started: list[subprocess.Popen[str]] = []
 
     def __call__(
