@@ -1,4 +1,4 @@
-"""The only place that runs other programs: stdin, locale, process group and the form of an error are decided here once."""
+"""The only place that runs other programs: stdin, locale, process group and the form of an error."""
 
 from __future__ import annotations
 
@@ -132,19 +132,19 @@ def run(
 def start(
     argv: Sequence[str | os.PathLike[str]],
     *,
-    output: Path,
+    output: Path | None,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     own_session: bool = True,
     cwd: Path | None = None,
 ) -> Child:
-    """Start a long-running program whose stdout and stderr go to the file `output` (0600, appended).
+    """Start a long-running program whose stdout and stderr go to the file `output` (0600, appended), or to ours.
 
     SIGXFSZ stays ignored in it, so that lowering its RLIMIT_FSIZE makes its writes fail instead of killing it.
     Raises CommandMissing.
     """
     words = tuple(os.fspath(word) for word in argv)
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    log = None if output is None else _open_log(output)
     try:
         process = subprocess.Popen(
             words,
@@ -160,7 +160,8 @@ def start(
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
     finally:
-        os.close(log)
+        if log is not None:
+            os.close(log)
     return Child(process)
 
 
@@ -190,6 +191,10 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     path = environment.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":")
     environment["PATH"] = ":".join([*path, *(folder for folder in _SBIN if folder not in path)])
     return environment
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _missing(program: str) -> CommandMissing:

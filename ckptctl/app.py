@@ -1,0 +1,89 @@
+"""The composition root: settings, programs, folders and clocks become one object, each part made when first needed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptctl import config
+from ckptctl.events import Reporter
+from ckptctl.interrupt import SignalInterrupt
+
+if TYPE_CHECKING:
+    from ckptctl.criu.program import Criu
+    from ckptctl.snapshot.services import Services
+    from ckptctl.store.layout import Store
+
+
+class App:
+    """One call of ckptctl."""
+
+    def __init__(self, settings: config.Settings, reporter: Reporter, interrupt: SignalInterrupt) -> None:
+        self.settings = settings
+        self.reporter = reporter
+        self.interrupt = interrupt
+
+    @cached_property
+    def services(self) -> Services:
+        """What the snapshot layer needs from outside. Reads the facts of this machine."""
+        from ckptctl.host.machine import read_machine
+        from ckptctl.snapshot.services import HostState, Services
+        from ckptctl.store.owner import this_owner
+
+        return Services(
+            find_criu=self._find_criu,
+            machine=read_machine(),
+            host_state=HostState(self.settings.state),
+            owner=this_owner(shlex.join(["ckptctl", *sys.argv[1:]]), _now()),
+            reporter=self.reporter,
+            interrupt=self.interrupt,
+            now=_now,
+            clock=time.monotonic,
+            random_hex=lambda: secrets.token_hex(2),
+            lock_wait_s=self.settings.lock_wait_s,
+        )
+
+    def existing_store(self) -> Store:
+        """The store, which must be there. Raises StoreMissing, StoreUnsafe."""
+        from ckptctl.store.layout import open_store
+
+        return open_store(self.settings.store)
+
+    def store(self) -> Store:
+        """The store, created where it is missing. Raises StoreUnsafe, FileTrouble, NoSpace."""
+        from ckptctl.store.layout import create_store
+
+        return create_store(self.settings.store)
+
+    def _find_criu(self) -> Criu:
+        from ckptctl.criu import program
+
+        named = {program.VARIABLE: str(self.settings.criu)} if self.settings.criu else {}
+        return program.find({**os.environ, **named})
+
+
+@contextmanager
+def opened(flags: Mapping[str, str | Path | None], reporter: Reporter) -> Iterator[App]:
+    """The App for one command; signals are collected while it is in use.
+
+    `flags` are the settings of the command line by key; None where one was not given.
+    Raises ConfigError, UsageError.
+    """
+    given = {key: str(value) for key, value in flags.items() if value is not None}
+    settings = config.load(os.environ, uid=os.geteuid(), working_folder=Path.cwd(), flags=given)
+    interrupt = SignalInterrupt()
+    with interrupt.installed():
+        yield App(settings, reporter, interrupt)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

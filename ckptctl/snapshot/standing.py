@@ -1,0 +1,132 @@
+"""How a tree stands after criu has worked on it, and bringing it to where it belongs: running, or ended.
+
+Both are called in the ordinary course and again by a recovery, so they look at what is there and are idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from ckptctl.criu import network
+from ckptctl.criu.running import cancel, find_running
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.process import control
+from ckptctl.process.identity import NoSuchProcess, ProcessId
+from ckptctl.process.tree import descendants
+from ckptctl.snapshot.outcome import JobState, Outcome
+from ckptctl.store.journal import JournalEntry, TreeProcess
+
+_CONTINUE_TIMEOUT_S: Final = 30.0
+_END_TIMEOUT_S: Final = 60.0
+_REAP_TIMEOUT_S: Final = 5.0
+
+
+class JobStopped(CkptctlError):
+    """A tree that should run again does not."""
+
+    code = "E_JOB_STOPPED"
+    exit_status = ExitStatus.PROCESS_LOST
+
+
+class JobLeft(CkptctlError):
+    """A tree that has been saved and should have ended is still there."""
+
+    code = "E_JOB_LEFT"
+    exit_status = ExitStatus.PARTIAL
+
+
+def bring_back(entry: JournalEntry) -> None:
+    """Let the tree of a dump that is given up run on: end criu's work if it still goes on, unlock, continue.
+
+    Waits for criu however long it takes, since it must not be killed. Raises JobStopped.
+    """
+    if entry.staging is not None:
+        _wait_for_criu(entry.staging / "images")
+    tree = members(entry)
+    network.unlock(tree)
+    kept = frozenset(process for process in tree if process.pid in entry.stopped_before)
+    control.let_run(tree, keep_stopped=kept)
+    running = control.wait_until(
+        lambda: not any(control.standing(process).stopped for process in tree if process not in kept),
+        timeout_s=_CONTINUE_TIMEOUT_S,
+    )
+    if not running:
+        raise JobStopped(
+            f"The processes {_list(tree)} are stopped and do not go on.",
+            hint=f"Continue them by hand: kill -CONT {' '.join(str(process.pid) for process in tree)}",
+        )
+
+
+def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
+    """End the tree of a dump that was committed, and wait until its pids are free.
+
+    A process that has ended but keeps its pid, because its parent does not ask for its status, is warned of.
+    Raises JobLeft.
+    """
+    tree = members(entry)
+    control.end(tree)
+    if not control.wait_until(lambda: all(control.standing(one).gone for one in tree), timeout_s=_END_TIMEOUT_S):
+        left = [one for one in tree if not control.standing(one).gone]
+        raise JobLeft(
+            f"The snapshot {entry.folder} is complete, but the processes {_list(left)} do not end.",
+            hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` ends them later.",
+        )
+    network.forget(tree)
+    control.wait_until(lambda: not _unreaped(tree), timeout_s=_REAP_TIMEOUT_S)
+    for process, parent in _unreaped(tree):
+        warn(
+            f"Process {process.pid} has ended, but its parent {parent} does not ask for its status, so the pid is "
+            "not free: a restore must wait for that, or use --new-pid-namespace.",
+            "W_NOT_REAPED",
+        )
+
+
+def members(entry: JournalEntry) -> tuple[ProcessId, ...]:
+    """The processes that the entry names, and whatever descends from its root now."""
+    named = [ProcessId(one.pid, one.start_ticks) for one in entry.tree]
+    try:
+        now = descendants(named[0]) if named else ()
+    except NoSuchProcess:
+        now = ()
+    return tuple(dict.fromkeys([*now, *named]))
+
+
+def tree_processes(processes: Iterable[ProcessId]) -> tuple[TreeProcess, ...]:
+    """The processes as the journal keeps them."""
+    return tuple(TreeProcess(one.pid, one.start_ticks) for one in processes)
+
+
+def outcome_of(root: ProcessId) -> Outcome:
+    """What to say of a job after a dump that was given up."""
+    now = control.standing(root)
+    if now.gone:
+        return Outcome(root.pid, JobState.GONE, f"The job (pid {root.pid}) is gone.")
+    if now.stopped:
+        return Outcome(root.pid, JobState.STOPPED, f"The job (pid {root.pid}) is stopped.")
+    return Outcome(root.pid, JobState.RUNNING, f"The job (pid {root.pid}) runs on.")
+
+
+def _wait_for_criu(images: Path) -> None:
+    def ended() -> bool:
+        running = find_running(images)
+        for pid in running:
+            cancel(pid)
+        return not running
+
+    while not control.wait_until(ended, timeout_s=60.0, poll_s=0.05):
+        pass
+
+
+def _unreaped(tree: Iterable[ProcessId]) -> list[tuple[ProcessId, str]]:
+    found = []
+    for process in tree:
+        parent = control.zombie_parent(process)
+        if parent is not None:
+            found.append((process, parent))
+    return found
+
+
+def _list(processes: Iterable[ProcessId]) -> str:
+    return ", ".join(str(process.pid) for process in processes)
