@@ -1,0 +1,84 @@
+"""The shapes of tests/shapes: starting them and judging their logs."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from support.jobs import Job, Jobs
+from support.waiting import lines, wait_for
+
+FOLDER: Final = Path(__file__).parents[1] / "shapes"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A shape that runs: its job, and the log by which it is judged."""
+
+    job: Job
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.job.pid
+
+    def lines(self) -> list[str]:
+        """The complete lines of the log."""
+        return lines(self.log)
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        """Wait until the shape is set up; AssertionError with what it said where it ends before."""
+        wait_for(
+            lambda: self.lines() or self.job.process.returncode is not None,
+            timeout_s,
+            f"`ready` of {self.job}",
+        )
+        assert self.lines()[:1] == ["ready"], f"{self.job} ended before it was ready"
+
+    def wait_steps(self, count: int, timeout_s: float = 60) -> int:
+        """Wait until the log shows `count` steps, all of them right, and return how many there are."""
+        wait_for(lambda: len(self.lines()) > count or "BROKEN" in self.log.read_text(), timeout_s, f"step {count}")
+        return self.steps()
+
+    def steps(self) -> int:
+        """The steps so far; AssertionError where one is missing, wrong or BROKEN."""
+        return judge(self.lines())
+
+
+def judge(log_lines: list[str]) -> int:
+    """The number of steps in a log of a shape; AssertionError for the first line that is not as it must be."""
+    assert log_lines[:1] == ["ready"], f"the log begins with {log_lines[:1]}"
+    value = b""
+    steps = log_lines[1:]
+    if steps[-1:] == ["done"]:
+        steps = steps[:-1]
+    for k, line in enumerate(steps, 1):
+        value = hashlib.sha256(value + str(k).encode()).digest()
+        assert line == f"{k} {value.hex()[:16]}", f"line {k} of the log is {line!r}"
+    return len(steps)
+
+
+@contextmanager
+def started(jobs: Jobs, name: str, *words: str, seconds: float = 60) -> Iterator[Shape]:
+    """Start a shape by its name, wait until it is ready, and remove what it left in /dev/shm afterwards."""
+    job = jobs([sys.executable, FOLDER / f"{name}.py", "log", "--seconds", str(seconds), *words])
+    shape = Shape(job, job.folder / "log")
+    try:
+        shape.wait_ready()
+        yield shape
+    finally:
+        # A shape whose first thread has ended shows no environment, by which jobs find their processes.
+        with suppress(ProcessLookupError):
+            job.process.kill()
+        job.kill()
+        _remove_shared_memory(shape.log)
+
+
+def _remove_shared_memory(log: Path) -> None:
+    name = "shape_" + hashlib.sha256(str(log.absolute()).encode()).hexdigest()[:16]
+    (Path("/dev/shm") / name).unlink(missing_ok=True)
