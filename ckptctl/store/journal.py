@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ckptctl import files
+from ckptctl.process.identity import ProcessId
 from ckptctl.store import codec
 from ckptctl.store.codec import Count, Misshapen, Pid, Size
 from ckptctl.store.names import is_snapshot_id
@@ -50,6 +51,11 @@ class TreeProcess:
 
     pid: Annotated[Pid, "in the PID namespace of ckptctl"]
     start_ticks: Annotated[Count, "when it started, in clock ticks after boot"]
+
+    @property
+    def identity(self) -> ProcessId:
+        """The process, to be acted on."""
+        return ProcessId(self.pid, self.start_ticks)
 
 
 @dataclass(frozen=True, slots=True)

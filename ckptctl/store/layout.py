@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.store.names import check_run_name
+from ckptctl.store.names import check_run_name, is_snapshot_id
 
 
 class StoreMissing(CkptctlError):
@@ -72,7 +72,9 @@ class RunFolder:
         return self.path / "backup"
 
     def snapshot(self, snapshot_id: str) -> SnapshotFolder:
-        """The folder for this id, which need not exist."""
+        """The folder for this id, which need not exist. ValueError for what is no id: nothing else becomes a path."""
+        if not is_snapshot_id(snapshot_id):
+            raise ValueError(f"{snapshot_id!r} is not an id of a snapshot")
         return SnapshotFolder(self.path / snapshot_id)
 
 

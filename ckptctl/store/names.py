@@ -52,13 +52,24 @@ def is_run_name(name: str) -> bool:
 
 def is_snapshot_id(text: str) -> bool:
     """Whether `text` has the shape of a snapshot's id, which is also a safe name for a folder."""
-    return _ID.fullmatch(text) is not None
+    if _ID.fullmatch(text) is None:
+        return False
+    try:
+        id_time(text)
+    except ValueError:
+        return False
+    return True
 
 
 def new_id(now: datetime, step: int | None, random: str) -> str:
     """An id that sorts by time: 20261120T193000Z-s012000-7f3a; `random` is 4 to 16 hexadecimal digits."""
     moment = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{moment}-{random}" if step is None else f"{moment}-s{step:06d}-{random}"
+
+
+def id_time(snapshot_id: str) -> datetime:
+    """When the snapshot with this (valid) id was begun, to the second; raises ValueError for a date that is none."""
+    return datetime.strptime(snapshot_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def run_name_from(cmdline: Sequence[str]) -> str:

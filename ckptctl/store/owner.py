@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+from ckptctl.process.identity import ProcessId, identify, is_alive
 from ckptctl.store.codec import Count, Pid
 
 
@@ -43,7 +44,7 @@ class Owner:
             return Liveness.DEAD
         if self.pid_namespace != here.pid_namespace:
             return Liveness.UNKNOWN
-        return Liveness.ALIVE if _start_ticks(self.pid) == self.start_ticks else Liveness.DEAD
+        return Liveness.ALIVE if is_alive(ProcessId(self.pid, self.start_ticks)) else Liveness.DEAD
 
     def __str__(self) -> str:
         since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -58,7 +59,7 @@ def this_owner(command: str, since: datetime) -> Owner:
         boot_id=_first_line(Path("/proc/sys/kernel/random/boot_id")),
         pid_namespace=os.fspath(Path("/proc/self/ns/pid").readlink()),
         pid=os.getpid(),
-        start_ticks=_start_ticks(os.getpid()) or 0,
+        start_ticks=identify(os.getpid()).start_ticks,
         command=command,
         since=since,
     )
@@ -69,13 +70,3 @@ def _first_line(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process started (proc(5), field 22 of stat); None where there is none, or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
