@@ -12,6 +12,7 @@ Each request runs in a thread of its own. `result` is a CUresult, -1 where this 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -123,7 +124,8 @@ class Agent:
 
     def _uuid(self, text: str) -> Any:
         value = self._driver.CUuuid()
-        value.bytes = uuid.UUID(text.removeprefix("GPU-")).bytes
+        # The binding lets nobody set its `bytes`; the 16 bytes of the structure itself can be written.
+        ctypes.memmove(value.getPtr(), uuid.UUID(text.removeprefix("GPU-")).bytes, 16)
         return value
 
     @staticmethod

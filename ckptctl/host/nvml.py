@@ -1,4 +1,4 @@
-"""Asks NVML for the facts about GPUs and prints them as one line of JSON; run by `ckptctl.host.gpu` as a child process."""
+"""Asks NVML for the facts about GPUs and prints them as a line of JSON; run by `ckptctl.host.gpu` as a child."""
 
 from __future__ import annotations
 

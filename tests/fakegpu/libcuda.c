@@ -280,7 +280,7 @@ static int act(const struct request *request, int caller)
 	strcpy(what, fault(request->action, getpid()));
 	if (!strcmp(what, "crash"))
 		kill(getpid(), SIGSEGV);
-	while (!strcmp(what, "hang"))
+	while (!strcmp(what, "hang") || !strcmp(what, "crash"))
 		sleep_ms(50);
 	if (what[0] >= '0' && what[0] <= '9')
 		return atoi(what);

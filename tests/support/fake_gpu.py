@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ckptctl.cuda.driver import CheckpointDriver
+from ckptctl.cuda.interface import open_interface
+from ckptctl.cuda.utility import open_utility
+
 SOURCES: Final = Path(__file__).parents[1] / "fakegpu"
 # Real ones that CRIU refuses to dump and that do nothing when they are only held open (names of /proc/misc).
 _STAND_INS: Final = ("userfaultfd", "fuse", "loop-control")
@@ -101,6 +105,16 @@ def fake_gpu(folder: Path, driver: int, *cards: Card) -> Iterator[FakeGpu]:
         yield machine
     finally:
         device.unlink()
+
+
+def interface_on(machine: FakeGpu) -> CheckpointDriver:
+    """The driver interface of a fake machine."""
+    return open_interface(machine.environment)
+
+
+def utility_on(machine: FakeGpu) -> CheckpointDriver:
+    """NVIDIA's utility on a fake machine."""
+    return open_utility(f"{machine.bin}:{os.environ['PATH']}", machine.environment)
 
 
 def build(driver: int) -> Path:
