@@ -1,9 +1,8 @@
 """Data-parallel training over gloo; rank 0 prints one line per step, so that two runs can be compared byte by byte.
 
-usage: torchrun --standalone --nproc_per_node=2 ddp.py STEPS
+usage: python without_io_uring.py torchrun --standalone --nproc_per_node=2 ddp.py STEPS
 
-Needs PyTorch. Where torchrun's rendezvous uses io_uring, which CRIU cannot dump, `ckptctl dump` says so beforehand
-and how to start the job without it.
+Needs PyTorch. Without the first two words torchrun's rendezvous (libuv) holds an io_uring, which CRIU cannot dump.
 """
 
 import sys
