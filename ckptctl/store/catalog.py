@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.store import links
+from ckptctl.store import links, manifest_json
 from ckptctl.store.layout import RunFolder, SnapshotFolder, Store
 from ckptctl.store.manifest import Manifest
-from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew, read_manifest
+from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
 from ckptctl.store.names import id_time, is_run_name, is_snapshot_id
 
 
@@ -67,7 +67,7 @@ def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
     folder = run.snapshot(snapshot_id)
     manifest, problem = None, None
     try:
-        manifest = read_manifest(folder.path)
+        manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
         problem = error.message
     if manifest is not None and manifest.id != snapshot_id:

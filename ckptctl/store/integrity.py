@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ckptctl import files
 from ckptctl.interrupt import Interrupt
+from ckptctl.store import manifest_json
 from ckptctl.store.digests import Meter, OnProgress, digest_descriptor
 from ckptctl.store.layout import SnapshotFolder
 from ckptctl.store.manifest import ImageRecord, Manifest
-from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew, read_manifest
+from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
 
 
 class Problem(StrEnum):
@@ -53,7 +54,7 @@ def verify_structure(folder: SnapshotFolder) -> tuple[Damage, ...]:
     A file in `images` that the manifest does not name is damage: CRIU would read it.
     """
     try:
-        manifest = read_manifest(folder.path)
+        manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
         return (Damage(folder.manifest.name, Problem.UNREADABLE, error.message), *_exposed(folder))
     expected = {record.name for record in manifest.images.files}

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from ckptctl.interrupt import Interrupt
 from ckptctl.process.identity import ProcessId
 from ckptctl.store import codec
 from ckptctl.store.codec import Misshapen
+from ckptctl.store.layout import Store
 from ckptctl.store.owner import Liveness, Owner
 
 _VERSION: Final = 1
@@ -68,107 +69,115 @@ class _Lock:
     wants: Annotated[tuple[Want, ...], "what it covers"]
 
 
-def run_wants(run: str, intent: Intent) -> tuple[Want, ...]:
-    """To work in one run: whoever wants the whole store exclusively must wait, and the other way round."""
-    return (Want("store", Intent.READ if intent is Intent.READ else Intent.APPEND), Want(f"run:{run}", intent))
+@contextmanager
+def tree_lock(
+    folder: Path, tree: Sequence[ProcessId], owner: Owner, *, wait_s: float, interrupt: Interrupt
+) -> Iterator[None]:
+    """Be the only one who dumps or ends any of these processes; `folder` is one of this host. See `hold`."""
+    wants = [Want(f"process:{process.pid}:{process.start_ticks}", Intent.EXCLUSIVE) for process in tree]
+    with hold(folder, wants, owner, wait_s=wait_s, interrupt=interrupt):
+        yield
 
 
-def store_wants(intent: Intent) -> tuple[Want, ...]:
-    """To work on the store as a whole."""
-    return (Want("store", intent),)
+@contextmanager
+def run_lock(
+    store: Store, run: str, intent: Intent, owner: Owner, *, wait_s: float, interrupt: Interrupt
+) -> Iterator[None]:
+    """Work in one run; whoever has the whole store for himself keeps this out, and the other way round. See `hold`."""
+    on_store = Intent.READ if intent is Intent.READ else Intent.APPEND
+    wants = [Want("store", on_store), Want(f"run:{run}", intent)]
+    with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt):
+        yield
 
 
-def tree_wants(tree: Sequence[ProcessId]) -> tuple[Want, ...]:
-    """To dump or end these processes."""
-    return tuple(Want(f"process:{process.pid}:{process.start_ticks}", Intent.EXCLUSIVE) for process in tree)
+@contextmanager
+def store_lock(store: Store, intent: Intent, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
+    """Work on the store as a whole. See `hold`."""
+    with hold(store.locks, [Want("store", intent)], owner, wait_s=wait_s, interrupt=interrupt):
+        yield
 
 
-class LockFolder:
-    """The locks in one folder, seen by one owner."""
+@contextmanager
+def hold(folder: Path, wants: Sequence[Want], owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
+    """Hold a lock on all of `wants` in this block; wait up to `wait_s` seconds for whoever is in the way.
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
-        self._folder = folder
-        self._owner = owner
-
-    @contextmanager
-    def hold(self, wants: Sequence[Want], *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
-        """Hold a lock on all of `wants` in this block; wait up to `wait_s` seconds for whoever is in the way.
-
-        Not reentrant: a second one of the same process conflicts like any other.
-        Raises Locked, files.FileTrouble, files.NoSpace and what `interrupt` raises.
-        """
-        path = self._acquire(_Lock(self._owner, tuple(wants)), wait_s, interrupt)
-        try:
-            yield
-        finally:
-            # Left behind it would go stale with this process; that must not hide what the block raised.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def _acquire(self, lock: _Lock, wait_s: float, interrupt: Interrupt) -> Path:
-        files.make_private_folder(self._folder)
-        deadline = time.monotonic() + wait_s
-        while True:
-            interrupt.check()
-            taken = self._try(lock)
-            if isinstance(taken, Path):
-                return taken
-            if time.monotonic() >= deadline:
-                raise taken
-            time.sleep(_POLL_S)
-
-    def _try(self, lock: _Lock) -> Path | Locked:
-        """Take the lock, or return why it cannot be had.
-
-        The file is written before the others are looked at: where flock does not work, two who come at the same time
-        then both give way, and never both go on.
-        """
-        path = self._folder / f"{self._owner.pid}-{secrets.token_hex(8)}.json"
-        with self._mutex():
-            files.write_atomically(path, codec.dumps(lock, version=_VERSION))
-            try:
-                obstacle = self._obstacle(path, lock)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
-            if obstacle is None:
-                return path
+    Not reentrant: a second one of the same process conflicts like any other.
+    Raises Locked, files.FileTrouble, files.NoSpace and what `interrupt` raises.
+    """
+    path = _acquire(folder, _Lock(owner, tuple(wants)), wait_s, interrupt)
+    try:
+        yield
+    finally:
+        # Left behind it would go stale with this process; that must not hide what the block raised.
+        with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def _acquire(folder: Path, lock: _Lock, wait_s: float, interrupt: Interrupt) -> Path:
+    files.make_private_folder(folder)
+    deadline = time.monotonic() + wait_s
+    while True:
+        interrupt.check()
+        taken = _try(folder, lock)
+        if isinstance(taken, Path):
+            return taken
+        if time.monotonic() >= deadline:
+            raise taken
+        time.sleep(_POLL_S)
+
+
+def _try(folder: Path, lock: _Lock) -> Path | Locked:
+    """Take the lock, or return why it cannot be had.
+
+    The file is written before the others are looked at: where flock does not work, two who come at the same time then
+    both give way, and never both go on.
+    """
+    path = folder / f"{lock.owner.pid}-{secrets.token_hex(8)}.json"
+    with _mutex(folder), ExitStack() as given_up:
+        given_up.callback(path.unlink, missing_ok=True)
+        files.write_atomically(path, codec.dumps(lock, version=_VERSION))
+        obstacle = _obstacle(path, lock)
+        if obstacle is not None:
             return obstacle
+        given_up.pop_all()
+        return path
 
-    @contextmanager
-    def _mutex(self) -> Iterator[None]:
-        """A short lock around looking and taking. Its file stays: removing it would let two hold it."""
+
+@contextmanager
+def _mutex(folder: Path) -> Iterator[None]:
+    """A short lock around looking and taking. Its file stays: removing it would let two hold it."""
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(folder / "mutex", flags, files.PRIVATE_FILE)
+    except OSError as error:
+        raise files.trouble(error, f"The lock folder {folder} cannot be used") from error
+    try:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self._folder / "mutex", flags, files.PRIVATE_FILE)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            raise files.trouble(error, f"The lock folder {self._folder} cannot be used") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _NO_FLOCK:
-                    raise files.trouble(error, f"{self._folder / 'mutex'} cannot be locked") from error
-            yield
-        finally:
-            os.close(descriptor)
+            if error.errno not in _NO_FLOCK:
+                raise files.trouble(error, f"{folder / 'mutex'} cannot be locked") from error
+        yield
+    finally:
+        os.close(descriptor)
 
-    def _obstacle(self, own: Path, lock: _Lock) -> Locked | None:
-        for path in sorted(self._folder.glob("[!.]*.json")):
-            if path == own:
-                continue
-            try:
-                other = _read(path)
-            except Misshapen as error:
-                return _unreadable(path, error)
-            if other is None or not any(a.conflicts(b) for a in lock.wants for b in other.wants):
-                continue
-            liveness = other.owner.liveness(self._owner)
-            if liveness is not Liveness.DEAD:
-                return _locked(path, other, liveness)
-            path.unlink(missing_ok=True)
-        return None
+
+def _obstacle(own: Path, lock: _Lock) -> Locked | None:
+    """Who is in the way; the locks of the dead among them are removed."""
+    for path in sorted(own.parent.glob("[!.]*.json")):
+        if path == own:
+            continue
+        try:
+            other = _read(path)
+        except Misshapen as error:
+            return _unreadable(path, error)
+        if other is None or not any(a.conflicts(b) for a in lock.wants for b in other.wants):
+            continue
+        liveness = other.owner.liveness(lock.owner)
+        if liveness is not Liveness.DEAD:
+            return _locked(path, other, liveness)
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _read(path: Path) -> _Lock | None:

@@ -75,30 +75,29 @@ def from_json(
         ) from error
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the snapshot in `folder`; no link is followed below it.
+def read(path: Path) -> Manifest:
+    """The manifest in the file `path`, which must be no link.
 
     Raises ManifestDamaged (also where there is none) and ManifestTooNew.
     """
-    path = folder / "manifest.json"
     try:
-        descriptor = files.open_beneath(folder, path.name)
+        descriptor = files.open_beneath(path.parent, path.name)
         with open(descriptor, "rb") as file:
             data = file.read(_LARGEST_BYTES + 1)
     except (OSError, files.FileTrouble) as error:
-        problem = error.message if isinstance(error, files.FileTrouble) else f"{path} cannot be read: {error}."
-        raise ManifestDamaged(problem, hint=f"Is {folder} a folder that ckptctl dump has made?") from error
+        problem = error.message if isinstance(error, files.FileTrouble) else f"{path} cannot be read: {error.strerror}."
+        raise ManifestDamaged(problem, hint=f"Is {path.parent} a folder that ckptctl dump has made?") from error
     if len(data) > _LARGEST_BYTES:
         raise ManifestDamaged(f"{path} is larger than any manifest.", hint="Is this a snapshot of ckptctl?")
     return from_json(data, os.fspath(path))
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of the snapshot in `folder`, durably and all at once.
+def write(path: Path, manifest: Manifest) -> None:
+    """Replace the file `path` by the manifest, durably and all at once.
 
     Raises ManifestDamaged (see `to_json`), files.FileTrouble and files.NoSpace.
     """
-    files.write_atomically(folder / "manifest.json", to_json(manifest))
+    files.write_atomically(path, to_json(manifest))
 
 
 def describe_manifest() -> Iterator[tuple[str, str, str]]:

@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,21 +72,19 @@ def open_staging_beside(target: Path, snapshot_id: str) -> Staging:
     )
 
 
-def commit(staging: Staging, interrupt: Interrupt, on_step: Callable[[str], None]) -> None:
+def commit(staging: Staging, interrupt: Interrupt) -> None:
     """Bring the snapshot to the disk and let it appear at its final place, all at once.
 
-    `on_step` hears in words what is being done. Interrupted only before the rename. Whatever is raised, nothing has
-    appeared and the staging folder is as it was. Raises TargetNotEmpty, files.FileTrouble, files.NoSpace.
+    Interrupted only before the rename. Whatever is raised, nothing has appeared and the staging folder is as it was.
+    Raises TargetNotEmpty, files.FileTrouble, files.NoSpace and what `interrupt` raises.
     """
     folder, final = staging.folder.path, staging.final.path
     try:
-        on_step("Bringing the snapshot to the disk")
         _make_private_and_durable(staging.folder)
         interrupt.check()
         if not final.parent.is_dir():
             files.make_private_folder(final.parent)
             files.fsync_folder(final.parent.parent)
-        on_step("Committing the snapshot")
         # rename(2) puts a folder in the place of an empty one, and of nothing else.
         folder.rename(final)
     except OSError as error:

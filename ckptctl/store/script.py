@@ -1,0 +1,139 @@
+"""restore.sh: the exact criu command for the day without ckptctl, with the checks that a person would forget.
+
+The script changes nothing by itself: where a pid is taken or a file has another size it says what to do, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from ckptctl import files
+from ckptctl.store.manifest import Direction, End, EndKind, Manifest, OpenFile
+
+_HEAD = """\
+#!/bin/sh
+# Restores a snapshot by criu alone, for the day without ckptctl. `ckptctl restore` does more: it compares digests,
+# the machine and the libraries, puts files back to their size, and looks at the result.
+#
+{facts}
+#
+# As root: sh restore.sh [FOLDER]
+# criu's log, the pid of the restored job and criu's statistics go to FOLDER (default: a new one below /tmp).
+set -eu
+
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
+criu=${{CRIU:-{criu}}}
+work=${{1:-$(mktemp -d)}}
+# criu's own plugins stay off, as they were at the dump; it insists on the folder.
+mkdir -p -- "$work/no-plugins"
+trouble=0
+
+complain() {{
+    printf '%s\\n' "$1" >&2
+    trouble=1
+}}
+"""
+
+_PIDS = """
+# Every process and thread gets the number that it had: none of them may be in use.
+for id in {ids}; do
+    if [ -e "/proc/$id" ]; then
+        complain "The process id $id is in use: $(tr '\\0' ' ' <"/proc/$id/cmdline" || :)"
+    fi
+done
+"""
+
+_SIZES = """
+# criu refuses files whose size is not that of the dump. Keep what was written since, then cut the file back.
+need_size() {{
+    size=$(stat -L -c %s -- "$2" 2>&1) || size=missing
+    if [ "$size" != "$1" ]; then
+        complain "$2 must have $1 bytes; it is now: $size. If it has grown: cp -p it elsewhere, then truncate -s $1 it."
+    fi
+}}
+{checks}
+"""
+
+_TAIL = """
+[ "$trouble" -eq 0 ] || exit 1
+{ends}
+if ! "$criu" restore \\
+{words}
+then
+    echo "criu failed; its log is $work/restore.log" >&2
+    exit 1
+fi
+echo "Restored: process $(cat -- "$work/restore.pid"), log in $work" >&2
+"""
+
+
+def restore_script(manifest: Manifest) -> str:
+    """The text of restore.sh. Bytes in it that are no UTF-8 are lone surrogates, as from os.fsdecode."""
+    ids = sorted({thread for process in manifest.tree.processes for thread in (process.pid, *process.threads)})
+    sizes = [_need_size(file) for file in manifest.regular_files() if file.size_bytes is not None]
+    parts = [
+        _HEAD.format(facts=_facts(manifest), criu=shlex.quote(manifest.criu.path)),
+        _PIDS.format(ids=textwrap.fill(" ".join(map(str, ids)), 110).replace("\n", " \\\n    ")),
+        _SIZES.format(checks="\n".join(sizes)) if sizes else "",
+        _TAIL.format(ends=_explain_ends(manifest.ends), words=" \\\n".join(_words(manifest))),
+    ]
+    return "".join(parts)
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write restore.sh, durably. Raises files.FileTrouble and files.NoSpace."""
+    files.write_atomically(path, os.fsencode(restore_script(manifest)))
+
+
+def _facts(manifest: Manifest) -> str:
+    root = manifest.tree.root
+    lines = (
+        f"snapshot  {manifest.id}, run {manifest.run}",
+        f"taken     {manifest.created:%Y-%m-%d %H:%M:%S} UTC on {manifest.host.hostname}, kernel {manifest.host.kernel}",
+        f"job       {shlex.join(root.cmdline) or root.comm}",
+        f"folder    {root.cwd or 'unknown'}",
+        f"criu      {manifest.criu.version}",
+    )
+    return "\n".join(f"# {_comment(line)}" for line in lines)
+
+
+def _words(manifest: Manifest) -> Iterator[str]:
+    yield '    --no-default-config --images-dir "$here/images" --work-dir "$work"'
+    yield '    --log-file restore.log -v4 --libdir "$work/no-plugins"'
+    yield '    --restore-detached --pidfile "$work/restore.pid"'
+    for key, descriptor in _sides(manifest.ends).items():
+        yield f"    --inherit-fd {shlex.quote(f'fd[{descriptor}]:{key}')}"
+    for option in manifest.criu.options:
+        if option.on_restore:
+            yield f"    {shlex.join(option.words)}"
+
+
+def _sides(ends: tuple[End, ...]) -> dict[str, int]:
+    """For every pipe and terminal that led outside: which of the script's own descriptors takes the place of that."""
+    return {
+        end.key: 1 if end.direction is Direction.WRITE else 0 for end in ends if end.kind in {EndKind.PIPE, EndKind.TTY}
+    }
+
+
+def _explain_ends(ends: tuple[End, ...]) -> str:
+    if not ends:
+        return ""
+    lines = [
+        "# These led out of the tree. What was written to goes to the script's standard output now, what was read from",
+        "# and terminals come from its standard input: redirect them as needed.",
+        *(f"# - {_comment(f'{end.key}, fd {end.fd} of process {end.pid}: {end.description}')}" for end in ends),
+    ]
+    return "\n" + "\n".join(lines)
+
+
+def _need_size(file: OpenFile) -> str:
+    return f"need_size {file.size_bytes} {shlex.quote(file.path)}"
+
+
+def _comment(text: str) -> str:
+    """Text that stays on its line, whatever a command line or a path holds."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
