@@ -10,6 +10,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_generated_pages_are_current() -> None:
-    words = [sys.executable, ROOT / "scripts" / "generate-docs", "--check"]
+    words: list[str | Path] = [sys.executable, ROOT / "scripts" / "generate-docs", "--check"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

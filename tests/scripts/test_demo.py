@@ -22,7 +22,13 @@ def test_the_demo_ends_with_equal_logs_and_leaves_nothing() -> None:
 
 @pytest.mark.requires_criu
 def test_the_benchmark_measures_both(tmp_path: Path) -> None:
-    words = [sys.executable, ROOT / "bench" / "dump.py", "--sizes=16MiB", "--rounds=2", f"--folder={tmp_path}"]
+    words: list[str | Path] = [
+        sys.executable,
+        ROOT / "bench" / "dump.py",
+        "--sizes=16MiB",
+        "--rounds=2",
+        f"--folder={tmp_path}",
+    ]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     row = done.stdout.splitlines()[-1].split()
@@ -32,6 +38,6 @@ def test_the_benchmark_measures_both(tmp_path: Path) -> None:
 
 
 def test_no_command_loads_packages_that_it_has_no_use_for() -> None:
-    words = [sys.executable, ROOT / "bench" / "startup.py", "--rounds=1"]
+    words: list[str | Path] = [sys.executable, ROOT / "bench" / "startup.py", "--rounds=1"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

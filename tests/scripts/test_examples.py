@@ -13,7 +13,7 @@ KINDS = ["--plain", pytest.param("--pause=0", marks=pytest.mark.requires_torch)]
 
 
 def train(*arguments: str) -> list[str]:
-    words = [sys.executable, "-W", "ignore", EXAMPLES / "train.py", "--pause=0", *arguments]
+    words: list[str | Path] = [sys.executable, "-W", "ignore", EXAMPLES / "train.py", "--pause=0", *arguments]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
@@ -31,6 +31,6 @@ def test_a_program_started_without_io_uring_gets_none() -> None:
     code = (
         "import ctypes; libc = ctypes.CDLL(None, use_errno=True); print(libc.syscall(425, 4, None), ctypes.get_errno())"
     )
-    words = [sys.executable, EXAMPLES / "without_io_uring.py", sys.executable, "-c", code]
+    words: list[str | Path] = [sys.executable, EXAMPLES / "without_io_uring.py", sys.executable, "-c", code]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     assert done.stdout == "-1 38\n"  # ENOSYS
