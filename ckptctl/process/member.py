@@ -102,7 +102,7 @@ class Process:
 
     @property
     def is_zombie(self) -> bool:
-        return self.state in (State.ZOMBIE, State.DEAD)
+        return self.state in _ENDED
 
     @property
     def leads_session(self) -> bool:
@@ -136,6 +136,7 @@ class Stat:
         return ProcessId(self.pid, self.start_ticks)
 
 
+_ENDED: Final = frozenset({State.ZOMBIE, State.DEAD})
 _DEFAULT_STATE: Final = State.SLEEPING
 _STATES: Final = {state.value: state for state in State} | {"x": State.DEAD}
 
@@ -163,18 +164,18 @@ def read_stat(path: str) -> Stat:
 def read_process(pid: int) -> Process:
     """Everything about one process. Raises Vanished."""
     base = f"/proc/{pid}"
-    before = read_stat(f"{base}/stat")
+    stat = read_stat(f"{base}/stat")
     status = proc.colon_fields(proc.read(f"{base}/status"))
-    zombie = before.state in (State.ZOMBIE, State.DEAD)
-    files, locks = read_files(pid)
+    zombie = stat.state in _ENDED
+    files, locks = ((), ()) if zombie else read_files(pid)
     return Process(
-        id=before.id,
-        parent_pid=before.parent_pid,
-        group_id=before.group_id,
-        session_id=before.session_id,
-        terminal=before.terminal,
-        state=before.state,
-        name=before.name,
+        id=stat.id,
+        parent_pid=stat.parent_pid,
+        group_id=stat.group_id,
+        session_id=stat.session_id,
+        terminal=stat.terminal,
+        state=stat.state,
+        name=stat.name,
         command_line=_words(f"{base}/cmdline"),
         executable=None if zombie else proc.link(f"{base}/exe"),
         cwd=None if zombie else _place(f"{base}/cwd"),
