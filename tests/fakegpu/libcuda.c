@@ -511,6 +511,25 @@ int cuMemcpyDtoH_v2(void *host, uint64_t pointer, size_t size)
 	CALL(access_memory(pointer, host, size, 0));
 }
 
+static int set(uint64_t pointer, uint32_t value, size_t count)
+{
+	struct allocation *allocation = find(pointer, count * 4);
+	char *memory = allocation ? map_memory(allocation) : NULL;
+
+	if (!memory)
+		return INVALID_VALUE;
+	uint32_t *words = (uint32_t *)(memory + (pointer - allocation->pointer));
+	for (size_t i = 0; i < count; i++)
+		words[i] = value;
+	munmap(memory, allocation->size);
+	return SUCCESS;
+}
+
+int cuMemsetD32_v2(uint64_t pointer, uint32_t value, size_t count)
+{
+	CALL(set(pointer, value, count));
+}
+
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
 	*total = gpus[current].total;
