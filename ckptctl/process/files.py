@@ -67,7 +67,8 @@ class OpenFile:
     `pipe:[123]`. `deleted` says that this path is gone; with `links` above 0 the file still has another name.
     `flags` are those of open(2) and fcntl(2). `size_bytes` and `allocated_bytes` are those of stat(2).
     `device` is `major:minor` of the file system, `special` that of a device node (None else).
-    `terminal_index` is the number of the pty that a master (/dev/ptmx) belongs to.
+    `mount_id` is that of /proc/PID/mountinfo. `terminal_index` is the number of the pty that a master (/dev/ptmx)
+    belongs to, `timer_interval_s` the period of a timerfd, 0 for one that fires once.
     """
 
     fd: int
@@ -82,8 +83,10 @@ class OpenFile:
     links: int
     size_bytes: int
     allocated_bytes: int
+    mount_id: int
     special: tuple[int, int] | None = None
     terminal_index: int | None = None
+    timer_interval_s: float | None = None
 
     @property
     def readable(self) -> bool:
@@ -193,10 +196,18 @@ def _read_file(pid: int, fd: int) -> tuple[OpenFile | None, str]:
         links=status.st_nlink,
         size_bytes=status.st_size,
         allocated_bytes=status.st_blocks * 512,
+        mount_id=int(fields.get("mnt_id", "0")),
         special=special,
         terminal_index=int(fields["tty-index"]) if special == _PTMX and "tty-index" in fields else None,
+        timer_interval_s=_seconds(fields["it_interval"]) if kind is FileKind.TIMERFD else None,
     )
     return file, info
+
+
+def _seconds(pair: str) -> float:
+    """`(1, 500000000)`, seconds and nanoseconds, as seconds."""
+    whole, nanoseconds = pair.strip("()").split(",")
+    return int(whole) + int(nanoseconds) / 1e9
 
 
 def _locks(pid: int, file: OpenFile, info: str) -> list[FileLock]:

@@ -228,6 +228,11 @@ def _place(path: str) -> Place | None:
     return None if target is None else Place(*proc.without_deleted(target))
 
 
+def command_words(pid: int) -> tuple[str, ...]:
+    """The command line of a process; empty for a zombie. Raises Vanished."""
+    return _words(f"/proc/{pid}/cmdline")
+
+
 def _words(path: str) -> tuple[str, ...]:
     """The words of /proc/PID/cmdline or environ, each ended by a zero byte."""
     return tuple(word for word in proc.read(path).split("\0") if word)

@@ -1,4 +1,4 @@
-"""Who, outside a tree, holds the other end of a pipe or of a socket."""
+"""Who, outside a tree, holds the other end of a pipe or of a socket, or the same lock."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ WRITES: Final = 0o200
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An end that is looked for: the target of the link in /proc/PID/fd, and READS, WRITES or 0 for any access."""
+    """What is looked for: the target of a link in /proc/PID/fd, open with `access` (READS, WRITES, 0 for any).
+
+    `info` must be a word of its fdinfo, where that is not empty.
+    """
 
     target: str
     access: int = 0
+    info: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ def _held(pid: int, left: set[Wanted]) -> list[Holder]:
             path = f"/proc/{pid}/fd/{fd}"
             target = proc.link(path)
             for end in [item for item in left if item.target == target]:
-                if os.lstat(path).st_mode & end.access == end.access:
+                info = proc.read(f"/proc/{pid}/fdinfo/{fd}").split() if end.info else [""]
+                if os.lstat(path).st_mode & end.access == end.access and end.info in info:
                     left.discard(end)
                     found.append(Holder(end, pid, proc.read(f"/proc/{pid}/comm").strip()))
     return found

@@ -5,6 +5,7 @@ Looking touches nothing. The tree runs on meanwhile, so each fact was true at a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ckptctl.process import proc
-from ckptctl.process.files import FileKind, FileLock, OpenFile
+from ckptctl.process.files import FileKind, FileLock, LockKind, OpenFile
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
 from ckptctl.process.member import Process, Stat, read_process, read_stat
 from ckptctl.process.namespaces import Namespace, read_namespaces
@@ -66,7 +67,9 @@ class Terminal:
 class Tree:
     """A process and all its descendants, the root first and parents before children.
 
-    `own_namespaces` are those of ckptctl itself. `estimated_bytes` is about what CRIU will write.
+    `peers_outside` hold the other ends of its unix sockets, `locks_outside` a flock together with it: one holder each.
+    `mount_ids` are the mounts that its processes see. `own_namespaces` are those of ckptctl itself.
+    `estimated_bytes` is about what CRIU will write.
     """
 
     processes: tuple[Process, ...]
@@ -74,6 +77,8 @@ class Tree:
     pipes: tuple[Pipe, ...]
     terminals: tuple[Terminal, ...]
     peers_outside: tuple[Holder, ...]
+    locks_outside: tuple[Holder, ...]
+    mount_ids: frozenset[int]
     own_namespaces: tuple[Namespace, ...]
     estimated_bytes: int
 
@@ -123,14 +128,18 @@ def read_tree(pid: int) -> Tree:
     inside = {process.pid for process in processes}
     sockets = _sockets(processes)
     pipes, wanted = _pipes(processes)
-    wanted += [Wanted(f"socket:[{item.peer_inode}]") for item in sockets.unix if item.peer_inside is False]
-    holders = {holder.wanted: holder for holder in find_holders(wanted, inside, _ancestors(processes[0]))}
+    peers = [Wanted(f"socket:[{item.peer_inode}]") for item in sockets.unix if item.peer_inside is False]
+    locks = [Wanted(path, info=LockKind.FLOCK.value) for path in _flocks(processes)]
+    found = find_holders([*wanted, *peers, *locks], inside, _ancestors(processes[0]))
+    holders = {holder.wanted: holder for holder in found}
     return Tree(
         processes=processes,
         sockets=sockets,
         pipes=tuple(Pipe(*pipe, holders.get(end) if end else None) for pipe, end in pipes),
         terminals=_terminals(processes),
-        peers_outside=tuple(holder for end, holder in holders.items() if end.target.startswith("socket:")),
+        peers_outside=tuple(holders[end] for end in peers if end in holders),
+        locks_outside=tuple(holders[end] for end in locks if end in holders),
+        mount_ids=_mount_ids(processes),
         own_namespaces=read_namespaces("self"),
         estimated_bytes=_estimated_bytes(processes),
     )
@@ -194,6 +203,21 @@ def _sockets(processes: Iterable[Process]) -> Sockets:
                 if file.inode not in names:
                     names[file.inode] = protocol_name(process.pid, file.fd)
     return read_sockets({inode: tuple(dict.fromkeys(pids)) for inode, pids in holders.items()}, names)
+
+
+def _flocks(processes: Iterable[Process]) -> dict[str, None]:
+    locks = (lock for process in processes for lock in process.locks)
+    return dict.fromkeys(lock.path for lock in locks if lock.kind is LockKind.FLOCK)
+
+
+def _mount_ids(processes: Iterable[Process]) -> frozenset[int]:
+    """The mounts in every mount namespace of the tree, each read through one process."""
+    readers = {item: process.pid for process in processes for item in process.namespaces if item.kind == "mnt"}
+    found: set[int] = set()
+    for pid in readers.values():
+        with contextlib.suppress(proc.Vanished):
+            found.update(int(line.split()[0]) for line in proc.read(f"/proc/{pid}/mountinfo").splitlines())
+    return frozenset(found)
 
 
 def _pipes(
