@@ -20,6 +20,7 @@ from ckptctl.interrupt import SignalInterrupt
 
 if TYPE_CHECKING:
     from ckptctl.criu.program import Criu
+    from ckptctl.snapshot.recover import Recovery
     from ckptctl.snapshot.services import Services
     from ckptctl.store.layout import Store
 
@@ -52,11 +53,29 @@ class App:
             lock_wait_s=self.settings.lock_wait_s,
         )
 
+    def repair(self) -> tuple[Recovery, ...]:
+        """Finish or undo what a ckptctl that was killed has left. Costs a look at a folder where there is nothing."""
+        folder = self.settings.state / "journal"
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return ()
+        from ckptctl.snapshot.recover import recover
+
+        return recover(self.services)
+
     def existing_store(self) -> Store:
         """The store, which must be there. Raises StoreMissing, StoreUnsafe."""
         from ckptctl.store.layout import open_store
 
         return open_store(self.settings.store)
+
+    def store_if_any(self) -> Store | None:
+        """The store, None where there is none yet. Raises StoreUnsafe."""
+        from ckptctl.store.layout import StoreMissing
+
+        try:
+            return self.existing_store()
+        except StoreMissing:
+            return None
 
     def store(self) -> Store:
         """The store, created where it is missing. Raises StoreUnsafe, FileTrouble, NoSpace."""

@@ -96,7 +96,9 @@ def _read(path: Path, uid: int) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error}.", hint="Mend or remove it.") from error
+        raise ConfigError(
+            f"The configuration file {path} cannot be read: {error}.", hint="Mend or remove it."
+        ) from error
     known = {entry.key for entry in SETTINGS}
     for key, value in table.items():
         if key not in known:

@@ -60,9 +60,15 @@ class Reporter(Protocol):
 
     def report(self, event: Event) -> None: ...
 
+    def close(self) -> None:
+        """Nothing more will be reported."""
+
 
 class Silence:
     """A reporter that says nothing."""
 
     def report(self, event: Event) -> None:
         """Drop the event."""
+
+    def close(self) -> None:
+        """Nothing was held."""

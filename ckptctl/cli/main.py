@@ -5,13 +5,9 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ckptctl import __version__
 from ckptctl.errors import CkptctlError, ExitStatus
-
-if TYPE_CHECKING:
-    import typer
 
 
 def console() -> None:
@@ -67,10 +63,3 @@ def _say_failure(command: str, error: Exception, status: int, *, json: bool) -> 
         sys.stdout.write(document.failure(command, error, status) + "\n")
     elif isinstance(error, CkptctlError):
         sys.stderr.write(text.error(error))
-
-
-def typer_application() -> typer.Typer:
-    """The Typer application, for the generated reference of commands."""
-    from ckptctl.cli.commands import application
-
-    return application()

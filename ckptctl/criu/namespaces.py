@@ -23,7 +23,7 @@ from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import end, walk
 from ckptctl.process.identity import ProcessId, identify
 
-_INIT = Path(__file__).with_name("namespace_init.py")
+INIT_PROGRAM = Path(__file__).with_name("namespace_init.py")
 _TICK_S = 0.02
 
 
@@ -48,7 +48,7 @@ def new_pid_namespace_prefix(status_fd: int, root_pid: int) -> tuple[str, ...]:
     """
     return (
         "unshare", "--pid", "--fork", "--mount", "--propagation", "slave", "--mount-proc", "--",
-        sys.executable, "-I", "-S", str(_INIT), str(status_fd), str(root_pid),
+        sys.executable, "-I", "-S", str(INIT_PROGRAM), str(status_fd), str(root_pid),
     )  # fmt: skip
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Final, TextIO
 
-from ckptctl.events import Caution, Event, Notice, Progress, StepFinished, StepStarted, StepUndone
+from ckptctl.events import Caution, Event, Notice, Progress, Reporter, Silence, StepFinished, StepStarted, StepUndone
 from ckptctl.output.document import event_line
 from ckptctl.units import format_duration, format_size
 
@@ -26,6 +25,9 @@ class JsonLines:
         """Write the event."""
         print(event_line(event), file=self._stream, flush=True)
 
+    def close(self) -> None:
+        """Every line is out already."""
+
 
 class PlainLines:
     """A line for each step that took part, and for what is worth knowing; long steps say how far they are."""
@@ -41,6 +43,9 @@ class PlainLines:
         text = self._text(event)
         if text is not None:
             print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Every line is out already."""
 
     def _text(self, event: Event) -> str | None:
         match event:
@@ -70,10 +75,8 @@ class Terminal:
         self._title = ""
         self._next_progress = 0.0
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Take the line away."""
         self._write(_CLEAR_LINE)
 
     def report(self, event: Event) -> None:
@@ -97,13 +100,13 @@ class Terminal:
         self._stream.flush()
 
 
-def choose(*, json: bool, quiet: bool, verbose: bool, stream: TextIO | None = None) -> JsonLines | PlainLines | Terminal | None:
-    """The reporter for this call; None where nothing is to be said."""
+def choose(*, json: bool, quiet: bool, verbose: bool, stream: TextIO | None = None) -> Reporter:
+    """The reporter for this call."""
     target = stream or sys.stderr
-    if json:
-        return None if quiet else JsonLines(target)
     if quiet:
-        return None
+        return Silence()
+    if json:
+        return JsonLines(target)
     return Terminal(target, verbose=verbose) if target.isatty() else PlainLines(target, verbose=verbose)
 
 

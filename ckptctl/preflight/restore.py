@@ -17,7 +17,20 @@ from ckptctl.store.manifest import Manifest, ProcessState, Transport
 
 _GROUP: Final = "snapshot"
 # Instructions that a program decides to use when it starts, and would use again where they are missing (SIGILL).
-_INSTRUCTION_SETS: Final = ("sse", "ssse", "avx", "amx", "fma", "bmi", "f16c", "sha", "aes", "vaes", "pclmul", "vpclmul")
+_INSTRUCTION_SETS: Final = (
+    "sse",
+    "ssse",
+    "avx",
+    "amx",
+    "fma",
+    "bmi",
+    "f16c",
+    "sha",
+    "aes",
+    "vaes",
+    "pclmul",
+    "vpclmul",
+)
 _NAMED_MOST: Final = 5
 
 

@@ -11,56 +11,50 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl.interrupt import Interrupt, Never
-from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
+from ckptctl.process.identity import NoSuchProcess, ProcessId
+from ckptctl.process.member import State, read_stat
+from ckptctl.process.proc import Vanished
+from ckptctl.process.tree import descendants
 
 _POLL_S: Final = 0.01
-_STOPPED: Final = frozenset("T")
-_GONE: Final = frozenset("ZXx")
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A process as it stands at one moment: `state` is the letter of proc(5), "X" when it is gone."""
+    """A process as it stands at one moment; `state` is DEAD when it is gone."""
 
     process: ProcessId
-    state: str
+    state: State
 
     @property
     def stopped(self) -> bool:
         """Stopped by a signal, as CRIU leaves a tree that is to be ended."""
-        return self.state in _STOPPED
+        return self.state is State.STOPPED
 
     @property
     def gone(self) -> bool:
         """Ended, reaped or not."""
-        return self.state in _GONE
+        return self.state in (State.ZOMBIE, State.DEAD)
 
 
 def walk(root: ProcessId) -> tuple[ProcessId, ...]:
-    """The process and its descendants now, parents before children; empty when the root is gone or another.
+    """The process and its descendants now, parents before children; empty when it is gone.
 
-    Reliable only for a tree that cannot fork, because it is stopped or frozen.
+    Complete only for a tree that cannot fork, because it is stopped or frozen.
     """
-    if standing(root).state == "X":
+    try:
+        return descendants(root)
+    except NoSuchProcess:
         return ()
-    found = [root]
-    for process in found:
-        for task in _tasks(process.pid):
-            found.extend(_children(process.pid, task))
-    return tuple(found)
 
 
 def standing(process: ProcessId) -> Standing:
     """The state of a process now."""
     try:
-        text = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
-    except OSError:
-        return Standing(process, "X")
-    fields = text.rpartition(")")[2].split()
-    # proc(5) counts from 1: state is field 3, starttime field 22.
-    if int(fields[19]) != process.start_ticks:
-        return Standing(process, "X")
-    return Standing(process, fields[0])
+        stat = read_stat(f"/proc/{process.pid}/stat")
+    except Vanished:
+        return Standing(process, State.DEAD)
+    return Standing(process, stat.state if stat.id == process else State.DEAD)
 
 
 def send(process: ProcessId, number: signal.Signals) -> bool:
@@ -119,22 +113,10 @@ def taken(numbers: Iterable[int]) -> tuple[int, ...]:
     return tuple(number for number in numbers if Path(f"/proc/{number}/stat").exists())
 
 
-def _tasks(pid: int) -> list[str]:
+def unreaped_parent(process: ProcessId) -> int | None:
+    """The parent that has not asked for the status of this process, which has ended; None where there is no zombie."""
     try:
-        return sorted(os.listdir(f"/proc/{pid}/task"), key=int)
-    except OSError:
-        return []
-
-
-def _children(pid: int, task: str) -> list[ProcessId]:
-    found = []
-    try:
-        text = Path(f"/proc/{pid}/task/{task}/children").read_text()
-    except OSError:
-        return []
-    for word in text.split():
-        try:
-            found.append(identify(int(word)))
-        except NoSuchProcess:
-            continue
-    return found
+        stat = read_stat(f"/proc/{process.pid}/stat")
+    except Vanished:
+        return None
+    return stat.parent_pid if stat.id == process and stat.state is State.ZOMBIE else None

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ckptctl import files
 from ckptctl.criu import choice, namespaces
 from ckptctl.criu import dump as criu_dump
 from ckptctl.criu.dump import Leave
+from ckptctl.criu.images import read_images
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import DumpStats
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Progress
-from ckptctl.files import NoSpace
+from ckptctl.files import NoSpace, free_bytes
 from ckptctl.preflight import tree as tree_checks
-from ckptctl.preflight.finding import Finding, Level, refuse
-from ckptctl.process import control
-from ckptctl.process.identity import ProcessId
+from ckptctl.preflight.finding import Level, refuse
+from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
 from ckptctl.snapshot import describe, standing
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
-from ckptctl.store import commit, digests, journal, links, locks, manifest, manifest_json, names, restore_script
-from ckptctl.store.journal import Action, JournalEntry, Phase, TreeProcess
+from ckptctl.store import digests, journal, links, locks, manifest, manifest_json, names, script, staging
+from ckptctl.store.journal import Action, JournalEntry, Phase
 from ckptctl.store.layout import SnapshotFolder, Store
 from ckptctl.units import format_size
 
-# Room for page tables, the images that are not memory, and what the job allocates until it stands still.
-_SPACE_MARGIN: Final = 1.05
+# Room for what the job allocates until it stands still, and for the images that are not memory.
+_SPACE_FACTOR: Final = 1.05
 _SPACE_EXTRA_BYTES: Final = 64 << 20
-_REAP_TIMEOUT_S: Final = 10.0
 
 
 class OwnTree(CkptctlError):
@@ -107,13 +104,9 @@ class _Dump:
     tree: Tree
     criu: Criu
     options: Options
-    id: str
     run_name: str
-    staging: SnapshotFolder
-    final: SnapshotFolder
-    record: journal.Record
+    id: str
     stats: DumpStats
-    frozen_tree: tuple[ProcessId, ...]
     image_bytes: int
 
     def __init__(self, request: DumpRequest, services: Services, held: ExitStack) -> None:
@@ -122,6 +115,8 @@ class _Dump:
         self.created = services.now()
         self.timings: list[Timing] = []
         self.warnings: list[str] = []
+        self.staging: staging.Staging | None = None
+        self.record: journal.Record | None = None
         self._held = held
 
     def run(self) -> DumpReport:
@@ -134,107 +129,218 @@ class _Dump:
                 on_timing=self.timings.append,
             )
         except CkptctlError as error:
-            raise self._with_outcome(error) from error.__cause__
-        self.record.close()
+            raise self._with_outcome(error) from error
         return self._report()
 
-    # -- the steps --------------------------------------------------------------------------------------------
+    # The steps, in order.
 
     def look(self) -> None:
         """Identify the tree, gather its facts, refuse what cannot be dumped. Nothing is touched."""
         self.tree = read_tree(self.request.pid)
-        if any(process.id.pid == self.services.owner.pid for process in self.tree.processes):
+        if self.services.owner.pid in self.tree.pids:
             raise OwnTree(
                 f"Process {self.request.pid} is a parent of this ckptctl, which would freeze itself.",
-                hint="Run ckptctl outside the job: from another shell, cron, or with setsid.",
+                hint="Run ckptctl outside the job: from another shell, from cron, or with setsid.",
             )
         findings = tree_checks.findings(self.tree, self.services.machine)
-        refuse(findings, f"The job {self.request.pid} cannot be dumped")
+        refuse(findings, f"The job {self.tree.root.label} cannot be dumped")
         for finding in findings:
             if finding.level is Level.WARNING:
-                self._warn(finding)
+                self._warn(finding.summary, finding.check)
         self.criu = self.services.find_criu()
         self.options = choice.choose_options(self.tree, self.services.machine, self.request.criu_options)
 
     def prepare(self) -> None:
-        """Take the locks, open the journal and a staging folder, and see that there is room."""
-        self.id = names.new_id(self.created, self.request.progress.step, self.services.random_hex())
-        self._held.enter_context(self._tree_lock())
-        self.final, self.staging = self._folders()
-        self.record = journal.begin(self.services.host_state.journal, self._entry())
-        commit.open_staging(self.staging)
-        self._check_space()
+        """Lock the tree, open a staging folder and the journal, and see that there is room."""
+        services, target = self.services, self.request.target
+        self.id = names.new_id(self.created, self.request.progress.step, services.random_hex())
+        self.run_name = names.run_name_from(self.tree.root.command_line)
+        held, owner = self._held.enter_context, services.owner
+        wait_s, interrupt = services.lock_wait_s, services.interrupt
+        held(locks.tree_lock(services.host_state.locks, self.tree.ids, owner, wait_s=wait_s, interrupt=interrupt))
+        if isinstance(target, StoreTarget):
+            self.run_name = names.check_run_name(target.run or self.run_name)
+            append = locks.Intent.APPEND
+            held(locks.run_lock(target.store, self.run_name, append, owner, wait_s=wait_s, interrupt=interrupt))
+            self.staging = staging.open_staging(target.store, self.run_name, self.id)
+        else:
+            self.staging = staging.open_staging_beside(target.folder, self.id)
+        self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
+        self._check_space(self.staging.folder.path)
 
     def discard(self) -> None:
-        """Remove the staging folder; close the journal once the job is known to run."""
-        if hasattr(self, "staging"):
-            commit.discard(self.staging)
-        if hasattr(self, "record") and not self._standing().stopped:
+        """Remove what was built; close the journal, unless the job does not run and must be recovered."""
+        if self.staging is not None:
+            staging.discard(self.staging.folder)
+        if self.record is not None and self._outcome().state is not JobState.STOPPED:
             self.record.close()
 
     def freeze(self) -> None:
         """Let criu write the images; it leaves the tree stopped, or running, and never kills it."""
-        self.record.advance(Phase.FREEZING)
-        leave = Leave.RUNNING if self.request.leave_running else Leave.STOPPED
+        record, folder = self._opened()
+        record.advance(Phase.FREEZING)
+        pid = self.tree.root.pid
         request = criu_dump.DumpRequest(
-            root_pid=self.tree.root.namespace_pid,
-            images=self.staging.images,
-            logs=self.staging.logs,
+            root_pid=namespaces.pid_inside(pid),
+            images=folder.images,
+            logs=folder.logs,
             options=tuple(self.options.dump_words()),
-            leave=leave,
-            prefix=namespaces.enter_prefix(self.tree.root.id.pid),
+            leave=Leave.RUNNING if self.request.leave_running else Leave.STOPPED,
+            prefix=namespaces.enter_namespaces_prefix(pid),
         )
+        total = self.tree.estimated_bytes
         self.stats = criu_dump.dump(
-            self.criu, request, interrupt=self.services.interrupt, on_progress=self._progress("memory")
+            self.criu,
+            request,
+            interrupt=self.services.interrupt,
+            on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
         )
-        self.frozen_tree = control.walk(self.tree.root.id)
-        self.record.advance(Phase.FROZEN, tree=_tree_processes(self.frozen_tree))
+        record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
 
     def let_run(self) -> None:
-        """Bring the tree back to running, whatever criu did to it. Raises JobStopped where it does not."""
-        standing.bring_back(self.record.entry, self.criu, self.staging)
+        """Bring the tree back to running, whatever criu did to it. Raises JobStopped."""
+        if self.record is not None:
+            standing.bring_back(self.record.entry)
 
-    def describe(self) -> None:
-        """Read what CRIU recorded, digest the images, write the manifest and bring everything to the disk."""
-        facts = describe.gather(self.staging.images, self.tree)
-        images = digests.digest_images(
-            self.staging.images, interrupt=self.services.interrupt, on_progress=self._progress("digests")
-        )
-        self.image_bytes = images.size_bytes
-        record = describe.manifest_of(self._subject(), facts, images)
-        manifest_json.write(self.staging.manifest, record)
-        restore_script.write(self.staging.restore_script, record)
+    def write_down(self) -> None:
+        """Digest the images on their way to the disk, and write down what they are."""
+        _, folder = self._opened()
+        images = read_images(folder.images)
+        records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
+        digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
+        self.image_bytes = digested.size_bytes
+        described = describe.manifest_of(self._subject(), images, digested)
+        manifest_json.write(folder.manifest, described)
+        script.write(folder.restore_script, described)
 
     def commit(self) -> None:
         """Make the snapshot durable and let it appear, by one rename."""
-        self.services.interrupt.check()
-        commit.fsync_metadata(self.staging)
-        self.record.advance(Phase.COMMITTING)
-        commit.commit(self.staging, self.final)
+        record, _ = self._opened()
+        record.advance(Phase.COMMITTING)
+        staging.commit(self._staged(), self.services.interrupt)
 
     def end(self) -> None:
         """End the tree that has been saved, and wait until its pids are free."""
-        if self.request.leave_running:
-            return
-        self.record.advance(Phase.ENDING)
-        standing.end_saved_tree(self.record.entry, self.criu, self.final, self._caution)
+        record, _ = self._opened()
+        if not self.request.leave_running:
+            record.advance(Phase.ENDING)
+            standing.end_saved(record.entry, self._warn)
 
     def link(self) -> None:
-        """Let `latest` and `backup` of the run point to the newest two."""
+        """Let `latest` and `backup` of the run name the newest two; nothing is left to be repaired then."""
+        record, _ = self._opened()
         if isinstance(self.request.target, StoreTarget):
             links.advance(self.request.target.store.run(self.run_name), self.id)
+        record.close()
 
-    # -- what the steps share ---------------------------------------------------------------------------------
+    # What the steps share.
 
-    def _entry(self) -> JournalEntry:
+    def _staged(self) -> staging.Staging:
+        assert self.staging is not None
+        return self.staging
+
+    def _opened(self) -> tuple[journal.Record, SnapshotFolder]:
+        assert self.record is not None
+        return self.record, self._staged().folder
+
+    def _entry(self, staged: staging.Staging) -> JournalEntry:
         return JournalEntry(
             id=self.id,
             action=Action.DUMP,
             phase=Phase.PREPARED,
             owner=self.services.owner,
-            tree=_tree_processes(process.id for process in self.tree.processes),
-            folder=self.final.path,
-            staging=self.staging.path,
+            tree=standing.tree_processes(self.tree.ids),
+            folder=staged.final.path,
+            staging=staged.folder.path,
             to_end=not self.request.leave_running,
-            stopped_before=tuple(process.id.pid for process in self.tree.processes if process.is_stopped),
+            stopped_before=tuple(one.pid for one in self.tree.processes if one.state is State.STOPPED),
         )
+
+    def _check_space(self, folder: Path) -> None:
+        wanted = round(self.tree.estimated_bytes * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
+        free = free_bytes(folder)
+        if free < wanted:
+            raise NoSpace(
+                f"The snapshot needs about {format_size(wanted)}; {folder.parent} has {format_size(free)} left.",
+                hint="Remove old snapshots (ckptctl rm), or choose another place with --store or --to.",
+            )
+
+    def _subject(self) -> describe.Subject:
+        request = self.request
+        environments = {pid: read_environment(pid) for pid in self.tree.pids} if request.keep_environment else {}
+        return describe.Subject(
+            id=self.id,
+            run=self.run_name,
+            created=self.created,
+            ended=not request.leave_running,
+            tree=self.tree,
+            machine=self.services.machine,
+            criu=self.criu,
+            options=self.options,
+            stats=self.stats,
+            timings=tuple(self.timings),
+            progress=request.progress,
+            tags=request.tags,
+            note=request.note,
+            environments=environments,
+        )
+
+    def _digest_progress(self, done: int, total: int) -> None:
+        self.services.reporter.report(Progress("images", done, total))
+
+    def _warn(self, text: str, code: str) -> None:
+        self.warnings.append(text)
+        self.services.reporter.report(Caution(text, code))
+
+    def _outcome(self) -> Outcome:
+        return standing.outcome_of(self.tree.root.id)
+
+    def _with_outcome(self, error: CkptctlError) -> CkptctlError:
+        """The same error, saying what became of the job; another one where the job was lost by it."""
+        if not hasattr(self, "tree"):
+            return error
+        outcome = self._outcome()
+        committed = self.staging is not None and staging.is_committed(self.staging)
+        if self.record is None or (outcome.state is JobState.RUNNING and not committed):
+            error.outcome = outcome.sentence
+            return error
+        if committed:
+            error.outcome = f"The snapshot {self._staged().final.path} is complete. {outcome.sentence}"
+            return error
+        return JobLost(
+            f"The dump failed, and the job does not run: {error.message}",
+            hint="Run `ckptctl recover` to let it run on." if outcome.state is JobState.STOPPED else error.hint,
+            details=error.details,
+            outcome=outcome.sentence,
+        )
+
+    def _report(self) -> DumpReport:
+        pid, final = self.tree.root.pid, self._staged().final.path
+        if self.request.leave_running:
+            outcome = self._outcome()
+        else:
+            outcome = Outcome(pid, JobState.ENDED, f"The job (pid {pid}) was saved and has ended.")
+        return DumpReport(
+            id=self.id,
+            run=self.run_name,
+            folder=final,
+            outcome=outcome,
+            processes=len(self.tree.processes),
+            image_bytes=self.image_bytes,
+            frozen_s=self.stats.frozen_us / 1e6,
+            timings=tuple(self.timings),
+            criu=f"{self.criu.version_text} ({self.criu.path}, {self.criu.source})",
+            options=describe.options_of(self.options),
+            warnings=tuple(self.warnings),
+        )
+
+
+_STEPS: Final = (
+    Step("look", "Looking at the job", _Dump.look),
+    Step("prepare", "Preparing", _Dump.prepare, undo=_Dump.discard),
+    Step("freeze", "Saving the job's memory", _Dump.freeze, undo=_Dump.let_run),
+    Step("describe", "Checking the images in", _Dump.write_down),
+    Step("commit", "Committing the snapshot", _Dump.commit, final=True),
+    Step("end", "Ending the job", _Dump.end),
+    Step("link", "Naming the newest snapshot", _Dump.link),
+)

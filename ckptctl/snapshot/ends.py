@@ -28,6 +28,12 @@ class Connected:
     end: End
     where: str
 
+    @property
+    def sentence(self) -> str:
+        """What was done, for people."""
+        end = self.end
+        return f"{end.key} of process {end.pid}, which led to {end.description}, now leads to {self.where}."
+
 
 @dataclass(frozen=True, slots=True)
 class Sides:

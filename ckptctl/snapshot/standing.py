@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl.criu import network
+from ckptctl.criu.container import ImageDamaged
+from ckptctl.criu.images import read_images
+from ckptctl.criu.namespaces import pid_inside
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control
-from ckptctl.process.identity import NoSuchProcess, ProcessId
-from ckptctl.process.tree import descendants
+from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.store.journal import JournalEntry, TreeProcess
+from ckptctl.store.layout import SnapshotFolder
 
 _CONTINUE_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_S: Final = 60.0
@@ -43,9 +46,9 @@ def bring_back(entry: JournalEntry) -> None:
     Waits for criu however long it takes, since it must not be killed. Raises JobStopped.
     """
     if entry.staging is not None:
-        _wait_for_criu(entry.staging / "images")
+        _wait_for_criu(SnapshotFolder(entry.staging).images)
     tree = members(entry)
-    network.unlock(tree)
+    _release_connections(entry, tree)
     kept = frozenset(process for process in tree if process.pid in entry.stopped_before)
     control.let_run(tree, keep_stopped=kept)
     running = control.wait_until(
@@ -73,7 +76,6 @@ def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
             f"The snapshot {entry.folder} is complete, but the processes {_list(left)} do not end.",
             hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` ends them later.",
         )
-    network.forget(tree)
     control.wait_until(lambda: not _unreaped(tree), timeout_s=_REAP_TIMEOUT_S)
     for process, parent in _unreaped(tree):
         warn(
@@ -86,10 +88,7 @@ def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
 def members(entry: JournalEntry) -> tuple[ProcessId, ...]:
     """The processes that the entry names, and whatever descends from its root now."""
     named = [ProcessId(one.pid, one.start_ticks) for one in entry.tree]
-    try:
-        now = descendants(named[0]) if named else ()
-    except NoSuchProcess:
-        now = ()
+    now = control.walk(named[0]) if named else ()
     return tuple(dict.fromkeys([*now, *named]))
 
 
@@ -108,6 +107,17 @@ def outcome_of(root: ProcessId) -> Outcome:
     return Outcome(root.pid, JobState.RUNNING, f"The job (pid {root.pid}) runs on.")
 
 
+def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None:
+    if entry.staging is None:
+        return
+    try:
+        images = read_images(SnapshotFolder(entry.staging).images)
+    except ImageDamaged:
+        return  # criu has not come to its end, and has released them itself
+    pids = {pid_inside(process.pid): process.pid for process in tree if not control.standing(process).gone}
+    network.release_connections(images, pids)
+
+
 def _wait_for_criu(images: Path) -> None:
     def ended() -> bool:
         running = find_running(images)
@@ -119,10 +129,10 @@ def _wait_for_criu(images: Path) -> None:
         pass
 
 
-def _unreaped(tree: Iterable[ProcessId]) -> list[tuple[ProcessId, str]]:
+def _unreaped(tree: Iterable[ProcessId]) -> list[tuple[ProcessId, int]]:
     found = []
     for process in tree:
-        parent = control.zombie_parent(process)
+        parent = control.unreaped_parent(process)
         if parent is not None:
             found.append((process, parent))
     return found

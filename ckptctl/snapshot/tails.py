@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ckptctl import files
@@ -58,7 +57,8 @@ def put_back(moved: Iterable[MovedFile]) -> PutBack:
 
     Raises FileTrouble, NoSpace.
     """
-    restored, left = [], []
+    restored: list[MovedFile] = []
+    left: list[MovedFile] = []
     for item in moved:
         (restored if _put_back_one(item) else left).append(item)
     return PutBack(tuple(restored), tuple(left))

@@ -81,6 +81,7 @@ class JournalEntry:
     staging: Annotated[Path | None, "where a dump is built, or a restore keeps criu's log and pid file"] = None
     to_end: Annotated[bool, "whether the tree is to be ended after the dump"] = False
     stopped_before: Annotated[tuple[Pid, ...], "processes that were stopped before we came: to be left so"] = ()
+    new_pid_namespace: Annotated[bool, "whether the tree is restored into a PID namespace of its own"] = False
     moved: Annotated[tuple[MovedFile, ...], "files put back to an earlier size, in the order in which it is done"] = ()
 
     def __post_init__(self) -> None:

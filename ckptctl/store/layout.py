@@ -52,6 +52,10 @@ class SnapshotFolder:
     def restore_script(self) -> Path:
         return self.path / "restore.sh"
 
+    def beside(self, kind: str) -> Path:
+        """The folder for what restores leave (`logs`, `tails`, `output`): a snapshot itself is never written to."""
+        return self.path.with_name(f"{self.name}.{kind}")
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:

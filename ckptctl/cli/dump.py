@@ -1,0 +1,115 @@
+"""ckptctl dump."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.session import Manner, emit, session
+from ckptctl.errors import UsageError
+from ckptctl.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from ckptctl.app import App
+    from ckptctl.snapshot.dump import DumpReport, FolderTarget, StoreTarget
+
+STATUSES: Final = (
+    "Exit status: 0 saved; 2 usage; 3 saved, but the job does not end; 5 something stands in the way; "
+    "6 no such process; 7 failed, the job runs on; 8 failed and the job is lost; 10 store; 11 locked; 14 no space; 130, 143 interrupted."
+)
+
+
+def dump(
+    pid: Annotated[int, typer.Option("--pid", "-p", metavar="PID", help="The root of the process tree to save.")],
+    leave_running: Annotated[
+        bool, typer.Option("--leave-running", "-R", help="Let the job go on; otherwise it ends once it is saved.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Save to this folder (empty or new), not to the store.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="NAME", help="The series in the store.", show_default="from the command line"),
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag; repeatable.")] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note for people.")] = None,
+    step: Annotated[int | None, typer.Option("--step", metavar="N", min=0, help="The training step reached.")] = None,
+    epoch: Annotated[int | None, typer.Option("--epoch", metavar="N", min=0, help="The epoch reached.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="A metric; repeatable.")
+    ] = None,
+    keep_environment: Annotated[
+        bool,
+        typer.Option("--keep-environment", help="Write the values of environment variables into the manifest too."),
+    ] = False,
+    criu_option: Annotated[
+        list[str] | None,
+        typer.Option("--criu-option", metavar="WORD", help="A further word for criu, for the day ours are wrong."),
+    ] = None,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+    verbose: VerboseOpt = False,
+) -> int:
+    """Save a running job: process tree, memory, open files.
+
+    The job ends once the snapshot is complete and on the disk, or goes on at once with --leave-running.
+    Whatever goes wrong before that, it runs on.
+    """
+    from ckptctl.snapshot import dump as action
+    from ckptctl.store.manifest import Progress
+
+    manner = Manner(json, quiet, verbose)
+    metrics = dict(parse_metric(text) for text in metric or ())
+    given = step is not None or epoch is not None or bool(metrics)
+    with session(manner, store=store, lock_wait=lock_wait) as app:
+        request = action.DumpRequest(
+            pid=pid,
+            target=_target(app, to, run),
+            leave_running=leave_running,
+            progress=Progress(step, epoch, metrics, "command line" if given else None),
+            tags=tuple(tag or ()),
+            note=note,
+            keep_environment=keep_environment,
+            criu_options=tuple(criu_option or ()),
+        )
+        report = action.dump(request, app.services)
+    return emit(manner, "dump", report, _words(report))
+
+
+def parse_metric(text: str) -> tuple[str, float]:
+    """`val_loss=1.5` as a name and a number. Raises UsageError."""
+    name, equals, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+        equals = ""
+    if not equals or not name.strip():
+        raise UsageError(f"--metric {text}: expected a name and a number.", hint="For example --metric val_loss=1.25")
+    return name.strip(), number
+
+
+def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderTarget:
+    from ckptctl.snapshot.dump import FolderTarget, StoreTarget
+
+    if to is None:
+        return StoreTarget(app.store(), run)
+    if run is not None:
+        raise UsageError("--to and --run exclude each other.", hint="A snapshot goes to a folder or to the store.")
+    return FolderTarget(to)
+
+
+def _words(report: DumpReport) -> str:
+    return (
+        f"{report.outcome.sentence}\n"
+        f"snapshot {report.id} of the run {report.run}: {format_size(report.image_bytes)}, "
+        f"{report.processes} process{'es' if report.processes != 1 else ''}, "
+        f"the job stood still for {format_duration(report.frozen_s)}\n"
+        f"  {report.folder}"
+    )

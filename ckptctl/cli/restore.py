@@ -1,0 +1,96 @@
+"""ckptctl restore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.session import Manner, emit, session
+from ckptctl.errors import UsageError
+from ckptctl.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from ckptctl.snapshot.restore import RestoreReport
+
+STATUSES: Final = (
+    "Exit status: 0 runs again; 2 usage; 4 no such snapshot; 5 something stands in the way; 9 failed; 10 store; "
+    "11 locked; 13 damaged; 14 no space; 15 ids in use or another machine; 130, 143 interrupted. "
+    "With --wait, that of the job."
+)
+
+
+def restore(
+    snapshot: Annotated[
+        str,
+        typer.Argument(
+            metavar="SNAPSHOT",
+            help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
+        ),
+    ],
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Look in this run only.")] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", "-w", help="Stay with the job: pass signals on, end with its exit status."),
+    ] = False,
+    new_pid_namespace: Annotated[
+        bool,
+        typer.Option("--new-pid-namespace", help="Give the job a PID namespace, where its process ids are in use."),
+    ] = False,
+    files: Annotated[
+        str,
+        typer.Option(
+            "--files",
+            metavar="roll-back|keep|refuse",
+            help="Files that grew since the dump: put back (what came later is kept aside), keep, or refuse.",
+        ),
+    ] = "roll-back",
+    criu_option: Annotated[
+        list[str] | None,
+        typer.Option("--criu-option", metavar="WORD", help="A further word for criu, for the day ours are wrong."),
+    ] = None,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+    verbose: VerboseOpt = False,
+) -> int:
+    """Bring a saved job back; it goes on where it was.
+
+    Without --wait it runs on by itself. Whatever goes wrong before it runs, everything is put back as it was.
+    """
+    from ckptctl.snapshot.restore import RestoreRequest
+    from ckptctl.snapshot.restore import restore as bring_back
+    from ckptctl.snapshot.rollback import Mode
+    from ckptctl.snapshot.select import choose
+    from ckptctl.snapshot.supervise import supervise
+
+    manner = Manner(json, quiet, verbose)
+    if files not in [mode.value for mode in Mode]:
+        raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
+    with session(manner, store=store, lock_wait=lock_wait) as app:
+        chosen = choose(app.store_if_any(), snapshot, run, app.services)
+        request = RestoreRequest(
+            folder=chosen.folder,
+            manifest=chosen.manifest,
+            store=chosen.store,
+            files=Mode(files),
+            new_pid_namespace=new_pid_namespace,
+            attached=wait,
+            criu_options=tuple(criu_option or ()),
+        )
+        restored = bring_back(request, app.services)
+    emit(manner, "restore", restored.report, _words(restored.report))
+    return supervise(restored) if wait else 0
+
+
+def _words(report: RestoreReport) -> str:
+    lines = [report.outcome.sentence]
+    lines += [
+        f"  {item.path} was put back to {format_size(item.size_bytes)}; "
+        f"the {format_size(item.cut_bytes)} that came later are in {item.tail}"
+        for item in report.rolled_back
+    ]
+    lines.append(f"snapshot {report.id} of the run {report.run}, restored in {format_duration(report.restore_s)}")
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""What every command does around its one call: settings, a reporter, recovery of what was cut off, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptctl.app import App, opened
+from ckptctl.errors import ExitStatus
+from ckptctl.output import document, reporters, text
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a command speaks."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+@contextmanager
+def session(
+    manner: Manner, *, store: Path | None = None, lock_wait: str | None = None, repair: bool = True
+) -> Iterator[App]:
+    """The App for one command; with `repair`, actions on live jobs that were cut off are finished or undone first."""
+    chosen = reporters.choose(json=manner.json, quiet=manner.quiet, verbose=manner.verbose)
+    flags = {"store": store, "lock_wait": lock_wait}
+    try:
+        with opened(flags, chosen) as app:
+            if repair:
+                app.repair()
+            yield app
+    finally:
+        chosen.close()
+
+
+def emit(manner: Manner, command: str, result: object, words: str, status: ExitStatus = ExitStatus.DONE) -> ExitStatus:
+    """Say the result in the manner asked for, and return the status."""
+    if manner.json:
+        text.say(document.success(command, result, status))
+    elif words:
+        text.say(words)
+    return status

@@ -1,0 +1,150 @@
+"""ckptctl list, show, verify, rm."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, WaitOpt
+from ckptctl.cli.session import Manner, emit, session
+from ckptctl.errors import ExitStatus
+from ckptctl.output import text
+from ckptctl.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from ckptctl.store.catalog import Entry
+
+STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such snapshot; 10 store; 11 locked; 13 damaged."
+
+RunOpt = Annotated[str | None, typer.Option("--run", metavar="NAME", help="This run only.")]
+SnapshotArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="SNAPSHOT",
+        help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
+    ),
+]
+_COLUMNS: Final = (
+    ("id", "left"), ("run", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("frozen", "right"),
+    ("state", "left"),
+)  # fmt: skip
+
+
+def list_(run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, quiet: QuietOpt = False) -> int:
+    """List the snapshots of the store, the oldest first."""
+    from ckptctl.store.catalog import list_snapshots
+
+    manner = Manner(json, quiet)
+    with session(manner, store=store) as app:
+        found = app.store_if_any()
+        entries = list_snapshots(found, run) if found else ()
+        place = app.settings.store
+    now = datetime.now(UTC)
+    words = text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {place}."
+    return emit(manner, "list", [_summary(entry) for entry in entries], words)
+
+
+def show(
+    snapshot: SnapshotArg, run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, quiet: QuietOpt = False
+) -> int:
+    """Show everything that is known of a snapshot."""
+    from ckptctl.store import manifest_json
+    from ckptctl.store.selectors import find
+
+    manner = Manner(json, quiet)
+    with session(manner, store=store) as app:
+        found = find(app.store_if_any(), snapshot, run)
+        manifest = manifest_json.read(found.folder.manifest)
+    result = {"folder": found.folder.path, "manifest": manifest}
+    return emit(manner, "show", result, text.manifest_tree(manifest, [str(found.folder.path)]))
+
+
+def verify(
+    snapshot: Annotated[str | None, typer.Argument(metavar="[SNAPSHOT]", help="One snapshot; all without it.")] = None,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Read every byte and compare it with its digest.")
+    ] = False,
+    run: RunOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> int:
+    """See whether snapshots are what they were: manifest, files, sizes; with --read-data every byte."""
+    from ckptctl.snapshot.verify import verify as check
+    from ckptctl.store.catalog import list_snapshots
+    from ckptctl.store.selectors import find
+
+    manner = Manner(json, quiet)
+    with session(manner, store=store) as app:
+        place = app.store_if_any()
+        if snapshot is not None:
+            folders = [find(place, snapshot, run).folder]
+        else:
+            folders = [entry.folder for entry in (list_snapshots(place, run) if place else ())]
+        verdicts = [check(folder, read_data=read_data, services=app.services) for folder in folders]
+    sound = all(verdict.sound for verdict in verdicts)
+    words = "\n".join(line for verdict in verdicts for line in verdict.lines) or "No snapshots to verify."
+    return emit(manner, "verify", verdicts, words, ExitStatus.DONE if sound else ExitStatus.INTEGRITY)
+
+
+def rm(
+    snapshot: SnapshotArg,
+    force: Annotated[bool, typer.Option("--force", help="Remove even the last sound snapshot of a run.")] = False,
+    run: RunOpt = None,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> int:
+    """Remove a snapshot from the store."""
+    from ckptctl.snapshot.remove import remove
+
+    manner = Manner(json, quiet)
+    with session(manner, store=store, lock_wait=lock_wait) as app:
+        removed = remove(app.existing_store(), snapshot, run, force=force, services=app.services)
+    return emit(manner, "rm", removed, f"Removed {removed.id} of the run {removed.run}.")
+
+
+def _row(entry: Entry, now: datetime) -> list[str]:
+    manifest = entry.manifest
+    step = manifest.progress.step if manifest else None
+    criu = manifest.timings.criu if manifest else None
+    return [
+        entry.id,
+        entry.run,
+        text.age(entry.created, now),
+        "" if step is None else str(step),
+        format_size(manifest.images.size_bytes) if manifest else "",
+        format_duration(criu.frozen_us / 1e6) if criu else "",
+        _state(entry),
+    ]
+
+
+def _summary(entry: Entry) -> dict[str, object]:
+    manifest = entry.manifest
+    return {
+        "id": entry.id,
+        "run": entry.run,
+        "folder": entry.folder.path,
+        "created": entry.created,
+        "latest": entry.is_latest,
+        "backup": entry.is_backup,
+        "sound": manifest is not None,
+        "problem": entry.problem,
+        "step": manifest.progress.step if manifest else None,
+        "epoch": manifest.progress.epoch if manifest else None,
+        "metrics": dict(manifest.progress.metrics) if manifest else {},
+        "tags": manifest.tags if manifest else (),
+        "size_bytes": manifest.images.size_bytes if manifest else None,
+        "frozen_us": manifest.timings.criu.frozen_us if manifest and manifest.timings.criu else None,
+        "ended": manifest.ended if manifest else None,
+    }
+
+
+def _state(entry: Entry) -> str:
+    if entry.manifest is None:
+        return f"damaged: {entry.problem}"
+    marks = [word for word, holds in (("latest", entry.is_latest), ("backup", entry.is_backup)) if holds]
+    return " ".join(["complete", *(f"({mark})" for mark in marks)])

@@ -1,0 +1,158 @@
+"""After a ckptctl that was killed: the journal says where to look, and what is there decides what is done."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ckptctl.criu import namespaces
+from ckptctl.criu.running import find_running
+from ckptctl.errors import CkptctlError
+from ckptctl.events import Caution, Notice
+from ckptctl.process import control
+from ckptctl.process.identity import ProcessId, identify
+from ckptctl.process.member import command_words, read_stat
+from ckptctl.process.proc import Vanished
+from ckptctl.snapshot import returned, standing, tails
+from ckptctl.snapshot.restore import OVERLAY
+from ckptctl.snapshot.services import Services
+from ckptctl.store import journal, links, locks, manifest_json, staging
+from ckptctl.store.journal import Action, DamagedEntry, JournalEntry, OpenEntry, Phase
+from ckptctl.store.layout import RunFolder, SnapshotFolder
+from ckptctl.store.locks import Intent, Want
+from ckptctl.store.manifest import Manifest
+
+_WAIT_S: Final = 600.0
+# A task is called so from its birth until criu has given it its own name again; behind a loader of its own, like that.
+_CRIU_NAMES: Final = ("criu", "ld-linux-x86-64", "ld-linux-aarch6")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One action that was cut off, and what became of it; `error` says why it could not be mended yet."""
+
+    id: str
+    action: Action
+    sentence: str
+    error: str | None = None
+
+
+def recover(services: Services) -> tuple[Recovery, ...]:
+    """Finish or undo every action whose ckptctl is dead. What fails stays in the journal for the next time.
+
+    Costs the listing of a folder where there is nothing to do. Raises FileTrouble, Locked, and the interrupt's errors.
+    """
+    folder = services.host_state.journal
+    if not journal.open_entries(folder, services.owner):
+        return ()
+    alone = [Want("recovery", Intent.EXCLUSIVE)]
+    with locks.hold(services.host_state.locks, alone, services.owner, wait_s=_WAIT_S, interrupt=services.interrupt):
+        done = []
+        for found in journal.open_entries(folder, services.owner):
+            if isinstance(found, DamagedEntry):
+                text = f"The journal {found.path} cannot be read: {found.problem}."
+                services.reporter.report(Caution(text, "W_JOURNAL_DAMAGED"))
+            elif found.abandoned:
+                done.append(_recover_one(found, services))
+        return tuple(done)
+
+
+def _recover_one(found: OpenEntry, services: Services) -> Recovery:
+    entry = found.entry
+    try:
+        record = journal.take_over(found, services.owner)
+        sentence = _recover_dump(entry, services) if entry.action is Action.DUMP else _recover_restore(entry)
+        record.close()
+    except CkptctlError as error:
+        text = f"The {entry.action} {entry.id} that was cut off cannot be mended: {error.message}"
+        services.reporter.report(Caution(text, "W_NOT_RECOVERED"))
+        return Recovery(entry.id, entry.action, text, error.message)
+    services.reporter.report(Notice(sentence))
+    return Recovery(entry.id, entry.action, sentence)
+
+
+def _recover_dump(entry: JournalEntry, services: Services) -> str:
+    """Forward where the snapshot was committed, back to a running job where not."""
+    assert entry.staging is not None
+    built = staging.Staging(SnapshotFolder(entry.staging), SnapshotFolder(entry.folder))
+    pid = entry.tree[0].pid
+    if not staging.is_committed(built):
+        standing.bring_back(entry)
+        staging.discard(built.folder)
+        outcome = standing.outcome_of(ProcessId(pid, entry.tree[0].start_ticks))
+        return f"The dump {entry.id} was cut off and is taken back. {outcome.sentence}"
+    if entry.to_end:
+        standing.end_saved(entry, lambda text, code: services.reporter.report(Caution(text, code)))
+    _advance_links(entry)
+    ended = f"The job (pid {pid}) has ended" if entry.to_end else f"The job (pid {pid}) was left running"
+    return f"The dump {entry.id} is complete: {entry.folder}. {ended}."
+
+
+def _advance_links(entry: JournalEntry) -> None:
+    run = RunFolder(entry.folder.parent)
+    if entry.folder.name == entry.id and run.path.parent.name == "runs":
+        links.advance(run, entry.id)
+
+
+def _recover_restore(entry: JournalEntry) -> str:
+    """Forward where the whole tree has come up, back to the files as they were where not."""
+    if entry.phase in (Phase.RESTORING, Phase.RESTORED):
+        _wait_for_criu(entry)
+        root = _finish_or_end(entry)
+        if root is not None:
+            return f"The restore {entry.id} was cut off, but the job runs as pid {root.pid}."
+    left = tails.put_back(entry.moved).left
+    kept = "".join(f" What was behind {item.path} is kept in {item.tail}." for item in left)
+    return f"The restore {entry.id} was cut off and is taken back; the snapshot {entry.folder} is as it was.{kept}"
+
+
+def _finish_or_end(entry: JournalEntry) -> ProcessId | None:
+    """Let the tree run if all of it came up, and return its root; else end what did."""
+    manifest = manifest_json.read(SnapshotFolder(entry.folder).manifest)
+    came_up = _came_up(entry, manifest)
+    root = next((one for one in came_up if namespaces.pid_inside(one.pid) == manifest.tree.root_pid), None)
+    if root is not None:
+        try:
+            returned.require_all(manifest, root)
+            returned.let_go(manifest, root)
+        except returned.NotReturned:
+            root = None
+    if root is None:
+        returned.end_all(came_up, None)
+    return root
+
+
+def _came_up(entry: JournalEntry, manifest: Manifest) -> tuple[ProcessId, ...]:
+    """What is there of the restored tree: for a PID namespace of its own everything in that, else by the pids.
+
+    Those were free when criu began, and the ckptctl that began it is older than anything that it restored.
+    """
+    if entry.new_pid_namespace:
+        inits = [identify(pid) for pid in _running(entry) if _is_init(pid)]
+        return tuple(below for init in inits for below in control.walk(init))
+    names = {process.pid: process.comm for process in manifest.tree.processes}
+    found = []
+    for pid, comm in names.items():
+        with suppress(Vanished):
+            stat = read_stat(f"/proc/{pid}/stat")
+            if stat.start_ticks >= entry.owner.start_ticks and stat.name in (comm, *_CRIU_NAMES):
+                found.append(stat.id)
+    return tuple(found)
+
+
+def _wait_for_criu(entry: JournalEntry) -> None:
+    """A criu that still restores comes to its end, for good or ill; it takes as long as the memory is large."""
+    while not control.wait_until(lambda: all(_is_init(pid) for pid in _running(entry)), timeout_s=_WAIT_S):
+        pass
+
+
+def _running(entry: JournalEntry) -> tuple[int, ...]:
+    folder = SnapshotFolder(entry.folder)
+    overlay = folder.beside("logs") / entry.id / OVERLAY
+    return (*find_running(folder.images), *find_running(overlay))
+
+
+def _is_init(pid: int) -> bool:
+    """Whether this is the process 1 of a restored tree, or the unshare that waits for it: both outlive criu."""
+    return str(namespaces.INIT_PROGRAM) in command_words(pid)

@@ -1,0 +1,318 @@
+"""A restore: from a snapshot to a job that runs, or to everything as it was before."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ckptctl.command import Child
+from ckptctl.criu import namespaces, overlay
+from ckptctl.criu import restore as criu_restore
+from ckptctl.criu.program import Criu
+from ckptctl.criu.records import RestoreStats
+from ckptctl.criu.restore import InheritedFd, Parent
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.events import Caution, Notice
+from ckptctl.files import make_private_folder
+from ckptctl.preflight import restore as gate
+from ckptctl.preflight.finding import Level, refuse
+from ckptctl.process import control
+from ckptctl.process.identity import ProcessId
+from ckptctl.snapshot import ends, returned, rollback, tails
+from ckptctl.snapshot.outcome import JobState, Outcome
+from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.standing import tree_processes
+from ckptctl.snapshot.steps import Step, Timing, run_steps
+from ckptctl.snapshot.verify import verify
+from ckptctl.store import journal, locks, names
+from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
+from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.manifest import Manifest
+
+OVERLAY: Final = "images"
+_PIDS_FREE_TIMEOUT_S: Final = 10.0
+
+
+class PidsTaken(CkptctlError):
+    """Process or thread ids that the job must get back are in use."""
+
+    code = "E_PIDS_TAKEN"
+    exit_status = ExitStatus.INCOMPATIBLE
+
+
+class SnapshotDamaged(CkptctlError):
+    """A snapshot is not what it was when it was taken."""
+
+    code = "E_SNAPSHOT_DAMAGED"
+    exit_status = ExitStatus.INTEGRITY
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    """What is asked for; the manifest is that of the snapshot, `store` the one in which it is, if any.
+
+    `attached`: the caller stays and supervises the job.
+    """
+
+    folder: SnapshotFolder
+    manifest: Manifest
+    store: Store | None = None
+    files: rollback.Mode = rollback.Mode.ROLL_BACK
+    new_pid_namespace: bool = False
+    attached: bool = False
+    criu_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """A file that was put back to its size at the dump; what was behind it is in `tail`."""
+
+    path: Path
+    size_bytes: int
+    cut_bytes: int
+    tail: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """A job that runs again; `pid` is its root here, which differs from the one inside a new PID namespace."""
+
+    id: str
+    run: str
+    folder: Path
+    pid: int
+    outcome: Outcome
+    processes: int
+    rolled_back: tuple[Rolled, ...]
+    reconnected: tuple[str, ...]
+    restore_s: float
+    timings: tuple[Timing, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The report, and for an attached caller the child to wait for (see `supervise`)."""
+
+    report: RestoreReport
+    root: ProcessId
+    child: Child | None
+
+
+def restore(request: RestoreRequest, services: Services) -> Restored:
+    """Bring the job back. Until it is seen to run, every failure leaves things as they were.
+
+    Raises Refused, PidsTaken, SnapshotDamaged, Locked, NoSpace, CriuRestoreFailed, NotReturned and the interrupt's
+    exceptions.
+    """
+    with ExitStack() as held:
+        return _Restore(request, services, held).run()
+
+
+class _Restore:
+    """The state of one restore; each step fills in what the later ones need."""
+
+    criu: Criu
+    plan: rollback.Plan
+    id: str
+    stats: RestoreStats
+    root: ProcessId
+
+    def __init__(self, request: RestoreRequest, services: Services, held: ExitStack) -> None:
+        self.request = request
+        self.manifest = request.manifest
+        self.services = services
+        self.timings: list[Timing] = []
+        self.warnings: list[str] = []
+        self.record: journal.Record | None = None
+        self.child: Child | None = None
+        self.came_up: tuple[ProcessId, ...] = ()
+        self.sides = ends.Sides((), ())
+        self._held = held
+
+    def run(self) -> Restored:
+        services = self.services
+        self.id = names.new_id(services.now(), None, services.random_hex())
+        try:
+            run_steps(_STEPS, self, reporter=services.reporter, clock=services.clock, on_timing=self.timings.append)
+        except CkptctlError as error:
+            error.outcome = error.outcome or "The job was not restored; its snapshot is as it was."
+            raise
+        return Restored(self._report(), self.root, self.child)
+
+    # The steps, in order.
+
+    def check_images(self) -> None:
+        """Read every byte of the images against its digest."""
+        verdict = verify(self.request.folder, read_data=True, services=self.services)
+        if not verdict.sound:
+            raise SnapshotDamaged(
+                f"The snapshot {self.manifest.id} is damaged: {'; '.join(verdict.damages)}.",
+                hint="Restore another one: `ckptctl list` shows what there is, `backup` is the one before the latest.",
+            )
+
+    def check(self) -> None:
+        """The compatibility gate, with the plan for files that grew. Nothing is touched."""
+        self.criu = self.services.find_criu()
+        circumstances = gate.Circumstances(self.manifest, self.services.machine, self.criu.version)
+        kept = self._beside("tails") / self.id
+        self.plan = rollback.plan(self.manifest, self.request.files, kept)
+        findings = gate.findings(circumstances) + self.plan.findings
+        refuse(findings, f"The snapshot {self.manifest.id} cannot be restored here")
+        for finding in findings:
+            if finding.level is Level.WARNING:
+                self._warn(finding.summary, finding.check)
+
+    def prepare(self) -> None:
+        """Lock the pids, wait until they are free, open the journal."""
+        services = self.services
+        pids = () if self.request.new_pid_namespace else self._ids()
+        held, owner = self._held.enter_context, services.owner
+        wait_s, interrupt = services.lock_wait_s, services.interrupt
+        wants = [locks.Want(f"pid:{pid}", locks.Intent.EXCLUSIVE) for pid in pids]
+        held(locks.hold(services.host_state.locks, wants, owner, wait_s=wait_s, interrupt=interrupt))
+        if self.request.store is not None:
+            store, read = self.request.store, locks.Intent.READ
+            held(locks.run_lock(store, self.manifest.run, read, owner, wait_s=wait_s, interrupt=interrupt))
+        free = control.wait_until(
+            lambda: not control.taken(pids), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=services.interrupt
+        )
+        if not free:
+            raise _pids_taken(control.taken(pids))
+        make_private_folder(self._logs())
+        entry = JournalEntry(
+            id=self.id,
+            action=Action.RESTORE,
+            phase=Phase.PREPARED,
+            owner=services.owner,
+            tree=(),
+            folder=self.request.folder.path,
+            new_pid_namespace=self.request.new_pid_namespace,
+        )
+        self.record = journal.begin(services.host_state.journal, entry)
+
+    def close_journal(self) -> None:
+        """Nothing of the restore is left: the journal needs no entry any more."""
+        if self.record is not None:
+            self.record.close()
+
+    def move_files(self) -> None:
+        """Put the files that grew back to their size, what was behind it kept beside the snapshot."""
+        if not self.plan.cuts:
+            return
+        self._journal().advance(Phase.MOVING_FILES, moved=self.plan.cuts)
+        for cut in self.plan.cuts:
+            self.services.interrupt.check()
+            tails.cut(cut)
+
+    def put_files_back(self) -> None:
+        """Give the files their tails again."""
+        for left in tails.put_back(self.plan.cuts).left:
+            self._warn(
+                f"{left.path} was written to meanwhile; what was behind it is kept in {left.tail}.", "W_TAIL_KEPT"
+            )
+
+    def bring_up(self) -> None:
+        """Let criu restore the tree."""
+        self._journal().advance(Phase.RESTORING)
+        sides = ends.reconnected(self.manifest.ends, self._beside("output"), attached=self.request.attached)
+        with sides as self.sides:
+            request = self._criu_request(self.sides.inherited)
+            if self.request.new_pid_namespace:
+                up = namespaces.restore_in_new_pid_namespace(self.criu, request, interrupt=self.services.interrupt)
+                self.root, self.stats, self.child = up.root, up.stats, up.child
+                self.came_up = (up.init,)
+            else:
+                result = criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
+                self.root, self.stats = result.root, result.stats
+                self.came_up = control.walk(self.root) or (self.root,)
+        self._journal().advance(Phase.RESTORED, tree=tree_processes([self.root, *self.came_up]))
+
+    def take_down(self) -> None:
+        """End what came up."""
+        returned.end_all(self.came_up, self.child)
+
+    def look(self) -> None:
+        """See that every process is there, then let them run."""
+        returned.require_all(self.manifest, self.root)
+        returned.let_go(self.manifest, self.root)
+        self._journal().close()
+
+    # What the steps share.
+
+    def _journal(self) -> journal.Record:
+        assert self.record is not None
+        return self.record
+
+    def _beside(self, kind: str) -> Path:
+        return self.request.folder.beside(kind)
+
+    def _logs(self) -> Path:
+        return self._beside("logs") / self.id
+
+    def _ids(self) -> tuple[int, ...]:
+        return tuple(
+            dict.fromkeys(
+                number for process in self.manifest.tree.processes for number in (process.pid, *process.threads)
+            )
+        )
+
+    def _criu_request(self, inherited: tuple[InheritedFd, ...]) -> criu_restore.RestoreRequest:
+        images = self.request.folder.images
+        if self.plan.accepted:
+            images = overlay.with_sizes(images, dict(self.plan.accepted), self._logs() / OVERLAY)
+        options = [word for option in self.manifest.criu.options if option.on_restore for word in option.words]
+        return criu_restore.RestoreRequest(
+            root_pid=self.manifest.tree.root_pid,
+            images=images,
+            logs=self._logs(),
+            # Stopped, so that nothing can end, or write, before all of it was seen to be there.
+            options=(*options, *self.request.criu_options, "--leave-stopped"),
+            parent=Parent.INIT if self.request.new_pid_namespace else Parent.CALLER,
+            inherit=inherited,
+        )
+
+    def _warn(self, text: str, code: str) -> None:
+        self.warnings.append(text)
+        self.services.reporter.report(Caution(text, code))
+
+    def _report(self) -> RestoreReport:
+        for side in self.sides.connected:
+            self.services.reporter.report(Notice(side.sentence))
+        return RestoreReport(
+            id=self.manifest.id,
+            run=self.manifest.run,
+            folder=self.request.folder.path,
+            pid=self.root.pid,
+            outcome=Outcome(self.root.pid, JobState.RUNNING, f"The job runs again as pid {self.root.pid}."),
+            processes=len(self.manifest.tree.processes),
+            rolled_back=tuple(_rolled(cut) for cut in self.plan.cuts),
+            reconnected=tuple(side.sentence for side in self.sides.connected),
+            restore_s=self.stats.restore_us / 1e6,
+            timings=tuple(self.timings),
+            warnings=tuple(self.warnings),
+        )
+
+
+def _rolled(cut: MovedFile) -> Rolled:
+    return Rolled(cut.path, cut.size_after_bytes, cut.size_before_bytes - cut.size_after_bytes, cut.tail)
+
+
+def _pids_taken(numbers: tuple[int, ...]) -> PidsTaken:
+    return PidsTaken(
+        f"The job needs its process and thread ids back, and these are in use: {returned.owners(numbers)}.",
+        hint="End what uses them, or restore beside it with --new-pid-namespace.",
+        details={"ids": list(numbers)},
+    )
+
+
+_STEPS: Final = (
+    Step("verify", "Checking the images", _Restore.check_images),
+    Step("check", "Comparing this machine with that of the dump", _Restore.check),
+    Step("prepare", "Waiting for the process ids", _Restore.prepare, undo=_Restore.close_journal),
+    Step("files", "Putting files back to their size", _Restore.move_files, undo=_Restore.put_files_back),
+    Step("restore", "Restoring the job", _Restore.bring_up, undo=_Restore.take_down),
+    Step("look", "Looking at the job", _Restore.look),
+)

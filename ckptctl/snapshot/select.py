@@ -1,0 +1,47 @@
+"""The snapshot that a restore is about, falling back to `backup` where nobody named a damaged one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ckptctl.events import Caution
+from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.verify import verify
+from ckptctl.store import manifest_json
+from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.manifest import Manifest
+from ckptctl.store.selectors import Found, NothingMatched, find
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The snapshot to restore; `store` is None for a folder outside of the store."""
+
+    folder: SnapshotFolder
+    manifest: Manifest
+    store: Store | None
+
+
+def choose(store: Store | None, selector: str, run: str | None, services: Services) -> Chosen:
+    """Find the snapshot and read its manifest.
+
+    A damaged `latest` is replaced by `backup` of the same run, which is said; a snapshot that was named is not.
+    Raises NothingMatched, Ambiguous, ManifestDamaged, ManifestTooNew, and what the interrupt raises.
+    """
+    found = find(store, selector, run)
+    if found.by_link and store is not None and found.run is not None:
+        found = _sound(found, store, found.run, services)
+    return Chosen(found.folder, manifest_json.read(found.folder.manifest), store if found.id else None)
+
+
+def _sound(found: Found, store: Store, run: str, services: Services) -> Found:
+    verdict = verify(found.folder, read_data=True, services=services)
+    if verdict.sound:
+        return found
+    try:
+        backup = find(store, "backup", run)
+    except NothingMatched:
+        return found
+    damage = "; ".join(verdict.damages)
+    services.reporter.report(Caution(f"{found} is damaged ({damage}); {backup} is restored instead.", "W_FELL_BACK"))
+    return backup
