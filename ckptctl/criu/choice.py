@@ -32,9 +32,9 @@ def choose_options(tree: Tree, machine: Machine, extra: tuple[str, ...] = ()) ->
     ones of the same name.
     """
     asked = tuple(_asked(text) for text in extra)
-    flags = {option.flag for option in asked}
-    replaced = flags | {_RIVALS[flag] for flag in flags if flag in _RIVALS}
-    chosen = (option for option in _choose(tree, machine) if option.flag not in replaced)
+    names = {_name(option) for option in asked}
+    replaced = names | {_RIVALS[name] for name in names if name in _RIVALS}
+    chosen = (option for option in _choose(tree, machine) if _name(option) not in replaced)
     return Options((*chosen, *asked))
 
 
@@ -46,8 +46,8 @@ def _choose(tree: Tree, machine: Machine) -> Iterator[Option]:
     yield _link_remap(tree)
     yield _ghost_limit(tree)
     yield Option(
-        "--manage-cgroups",
-        "ignore",
+        "--manage-cgroups=ignore",  # one word: its value is optional, and getopt takes such values no other way
+        None,
         "the job's control groups belong to whoever started it (Slurm, systemd, Kubernetes); restored, it joins those"
         " in which the restore runs",
     )
@@ -176,6 +176,10 @@ def _timeout(tree: Tree) -> Option:
 
 
 def _asked(text: str) -> Option:
-    """One option of the user's: its value follows after a space or `=`."""
-    flag, _, value = text.strip().replace(" ", "=", 1).partition("=")
+    """One option of the user's; `--flag value` becomes two words, `--flag=value` stays one."""
+    flag, _, value = text.strip().partition(" ")
     return Option(flag, value.strip() or None, _ASKED, on_dump=flag not in _RESTORE_ONLY)
+
+
+def _name(option: Option) -> str:
+    return option.flag.partition("=")[0]
