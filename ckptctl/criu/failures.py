@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,18 +13,18 @@ from ckptctl.command import describe_status
 from ckptctl.criu.causes import CAUSES, HARMLESS, Action, Cause
 from ckptctl.errors import CkptctlError, ExitStatus
 
-__all__ = ["Action", "CriuDumpFailed", "CriuRestoreFailed", "Failure", "explain"]
+__all__ = ["UNKNOWN", "Action", "CriuDumpFailed", "CriuRestoreFailed", "Failure", "explain"]
 
 UNKNOWN: Final = "criu.unknown"
 _LAST_LINES: Final = 6
-# `(00.012345)      7: Error (criu/tty.c:123): tty: text`; the pid stands there while a tree is restored.
-_ERROR: Final = re.compile(r"^(?:\(\d+\.\d+\))?\s*(?:\d+: )?Error \([^)]*\):\s*(?P<text>.*)$")
-_STAMP: Final = re.compile(r"^\(\d+\.\d+\)\s*")
+# `(00.012345)   4711: Error (criu/tty.c:123): tty: text`, `pie: 4711: Error (...): text`: stamp and pid may be missing.
+_MARKED: Final = re.compile(r"^(?:\(\d+\.\d+\)\s*)?(?:pie: )?(?:\d+: )?(?P<mark>Error|Warn)\s+\([^)]*\): (?P<text>.*)$")
+_STAMPED: Final = re.compile(r"^(?:\(\d+\.\d+\)|pie: )")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why criu failed: `code` is stable (criu.ghost-too-large), `log_lines` are what it was read from."""
+    """Why criu failed: `code` is stable (criu.ghost-too-large), `log_lines` are the last errors of the log."""
 
     code: str
     summary: str
@@ -30,79 +32,84 @@ class Failure:
     log_lines: tuple[str, ...]
 
 
-class CriuDumpFailed(CkptctlError):
+class _CriuFailed(CkptctlError):
+    what = "criu failed"
+
+    def __init__(self, failure: Failure, status: int, log: Path) -> None:
+        details = {
+            "cause": failure.code,
+            "criu_status": describe_status(status),
+            "criu_log": str(log),
+            "log_lines": list(failure.log_lines),
+        }
+        super().__init__(f"{self.what}: {failure.summary}", hint=failure.remedy, details=details)
+        self.failure = failure
+
+
+class CriuDumpFailed(_CriuFailed):
     """criu could not dump the tree, which runs on."""
 
     code = "E_CRIU_DUMP"
     exit_status = ExitStatus.DUMP_FAILED
-
-    def __init__(self, failure: Failure, status: int, log: Path) -> None:
-        super().__init__(
-            f"criu could not dump: {failure.summary}", hint=failure.remedy, details=_details(failure, status, log)
-        )
-        self.failure = failure
+    what = "criu could not dump the job"
 
 
-class CriuRestoreFailed(CkptctlError):
+class CriuRestoreFailed(_CriuFailed):
     """criu could not restore the tree; nothing of it is left running."""
 
     code = "E_CRIU_RESTORE"
     exit_status = ExitStatus.RESTORE_FAILED
-
-    def __init__(self, failure: Failure, status: int, log: Path) -> None:
-        super().__init__(
-            f"criu could not restore: {failure.summary}", hint=failure.remedy, details=_details(failure, status, log)
-        )
-        self.failure = failure
+    what = "criu could not restore the job"
 
 
 def explain(log_text: str, *, action: Action) -> Failure:
     """The cause of a failed run of criu, from its log.
 
-    The first line that a known cause explains decides: what follows in such a log are consequences. Lines that criu
-    marks as errors in runs that succeed are left out.
+    The first line that a known cause explains decides, errors before warnings: what follows are consequences. Lines
+    that criu marks as errors in runs that succeed are left out.
     """
-    errors = _error_texts(log_text)
-    for text in errors:
-        for cause in CAUSES:
-            match = cause.pattern.search(text) if action in cause.actions else None
-            if match is not None:
-                return _failure(cause, match, errors)
-    return _unknown(errors, log_text, action)
+    errors, warnings = _read_lines(log_text)
+    for texts in (errors, warnings):
+        for index in range(len(texts)):
+            found = _match(texts[index : index + 2], action)
+            if found is not None:
+                return _failure(*found, action, errors)
+    return _unknown(errors)
 
 
-def _error_texts(log_text: str) -> tuple[str, ...]:
-    """The texts of the lines marked as errors, and what has no stamp at all (criu's stderr, a dynamic loader's)."""
-    found = []
+def _read_lines(log_text: str) -> tuple[list[str], list[str]]:
+    """The errors, with them what has no stamp at all (criu's or a dynamic loader's stderr), and the warnings."""
+    errors: list[str] = []
+    warnings: list[str] = []
     for line in log_text.splitlines():
-        match = _ERROR.match(line)
-        if match is not None:
-            found.append(match["text"].strip())
-        elif line.strip() and not _STAMP.match(line):
-            found.append(line.strip())
-    return tuple(text for text in found if not any(pattern.search(text) for pattern in HARMLESS))
+        marked = _MARKED.match(line)
+        if marked is not None:
+            (errors if marked["mark"] == "Error" else warnings).append(marked["text"].strip())
+        elif line.strip() and not _STAMPED.match(line):
+            errors.append(line.strip())
+    return [text for text in errors if not any(pattern.search(text) for pattern in HARMLESS)], warnings
 
 
-def _failure(cause: Cause, match: re.Match[str], errors: tuple[str, ...]) -> Failure:
-    names = {name: value or "" for name, value in match.groupdict().items()}
-    return Failure(cause.code, cause.summary.format(**names), cause.remedy.format(**names), errors[-_LAST_LINES:])
+def _match(lines: Sequence[str], action: Action) -> tuple[Cause, re.Match[str]] | None:
+    window = "\n".join(lines)
+    for cause in CAUSES:
+        for pattern in cause.patterns if action in cause.actions else ():
+            match = pattern.search(window)
+            if match is not None and match.start() < len(lines[0]):
+                return cause, match
+    return None
 
 
-def _unknown(errors: tuple[str, ...], log_text: str, action: Action) -> Failure:
-    last = errors or tuple(_STAMP.sub("", line) for line in log_text.splitlines() if line.strip())
-    said = f"criu said: {errors[0]}" if errors else "criu gave no reason"
-    return Failure(
-        UNKNOWN,
-        f"{said}.",
-        f"Read the log of criu; an option of criu can be tried with `ckptctl {action.value} --criu-option`.",
-        last[-_LAST_LINES:],
-    )
+def _failure(cause: Cause, match: re.Match[str], action: Action, errors: Sequence[str]) -> Failure:
+    names = defaultdict(str, {name: value or "" for name, value in match.groupdict().items()})
+    if action is Action.RESTORE and names["path"]:
+        # While it restores, criu writes paths from the root folder on.
+        names["path"] = "/" + names["path"].lstrip("/")
+    summary = cause.summary.format_map(names).strip()
+    return Failure(cause.code, summary, cause.remedy.format_map(names), tuple(errors[-_LAST_LINES:]))
 
 
-def _details(failure: Failure, status: int, log: Path) -> dict[str, object]:
-    return {
-        "cause": failure.code,
-        "criu_status": describe_status(status),
-        "criu_log": str(log),
-        "log_lines": list(failure.log_lines),
-    }
+def _unknown(errors: Sequence[str]) -> Failure:
+    said = f"it said: {errors[0]}" if errors else "it gave no reason."
+    remedy = "Read criu's log for what came before; an option of criu can be tried with `--criu-option`."
+    return Failure(UNKNOWN, said, remedy, tuple(errors[-_LAST_LINES:]))

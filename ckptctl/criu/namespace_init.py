@@ -48,7 +48,7 @@ def _run(command: list[str]) -> int:
 
 def _let_go_of_descriptors() -> None:
     # The pipes that the tree inherited: as long as we held them, a reader would never see their end.
-    os.closerange(3, 1 + max(int(name) for name in os.listdir("/proc/self/fd")))
+    os.closerange(3, 1 + max(int(entry.name) for entry in os.scandir("/proc/self/fd")))
 
 
 def _forward(pid: int, number: int) -> None:

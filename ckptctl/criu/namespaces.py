@@ -60,7 +60,7 @@ def enter_namespaces_prefix(pid: int) -> tuple[str, ...]:
     options = [
         option
         for kind, option in (("pid", "--pid"), ("mnt", "--mount"))
-        if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
+        if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
     ]
     return ("nsenter", "--target", str(pid), *options, "--") if options else ()
 

@@ -45,8 +45,8 @@ class InheritedFd:
 class RestoreRequest:
     """One run of `criu restore`; the folders exist. criu's log, statistics and pid file go to `logs`.
 
-    `own_session`: criu runs in a session of its own. A tree that was dumped from a shell (--shell-job) takes the session
-    and the terminal of criu, so it needs False to be on the caller's terminal.
+    `own_session`: criu runs in a session of its own. A tree that was dumped from a shell (--shell-job) takes the
+    session and the terminal of criu, so it needs False to be on the caller's terminal.
     """
 
     root_pid: int

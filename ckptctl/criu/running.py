@@ -35,7 +35,7 @@ def cancel(pid: int) -> None:
 
 
 def _all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
 
 
 def _command_line(pid: int) -> list[bytes]:
