@@ -75,7 +75,7 @@ def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flag
 
 def user_file(environment: Mapping[str, str]) -> Path:
     """The configuration file of the user (XDG Base Directory Specification)."""
-    base = environment.get("XDG_CONFIG_HOME") or os.path.join(environment.get("HOME", "/root"), ".config")
+    base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '/root')}/.config"
     return Path(base) / "ckptctl" / "config.toml"
 
 
@@ -120,7 +120,7 @@ def _refuse_foreign(path: Path, info: os.stat_result, uid: int) -> None:
 def _state_home(environment: Mapping[str, str], uid: int) -> Path:
     if uid == 0:
         return SYSTEM_STATE
-    base = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME", "/"), ".local/state")
+    base = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME', '')}/.local/state"
     return Path(base) / "ckptctl"
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (
     "Exit status: 0 saved; 2 usage; 3 saved, but the job does not end; 5 something stands in the way; "
-    "6 no such process; 7 failed, the job runs on; 8 failed and the job is lost; 10 store; 11 locked; 14 no space; 130, 143 interrupted."
+    "6 no such process; 7 failed, the job runs on; 8 failed and the job is lost; 10 store; 11 locked; 14 no space; "
+    "130, 143 interrupted."
 )
 
 

@@ -26,9 +26,9 @@ def with_sizes(images: Path, sizes: Mapping[str, int], overlay: Path) -> Path:
     """
     files.make_private_folder(overlay)
     try:
-        for name in os.listdir(images):
-            if name != _FILES:
-                (overlay / name).symlink_to(images / name)
+        for image in images.iterdir():
+            if image.name != _FILES:
+                (overlay / image.name).symlink_to(image)
         (overlay / _FILES).unlink(missing_ok=True)
         files.write_durably(overlay / _FILES, _rewritten(images / _FILES, sizes))
     except OSError as error:

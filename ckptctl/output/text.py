@@ -94,7 +94,9 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
         ("leads outside", [
             f"{end.key} of process {end.pid}, descriptor {end.fd}: {end.description}" for end in manifest.ends
         ]),
-        ("listens on", [f"{port.transport} {port.address}:{port.port} (process {port.pid})" for port in manifest.ports]),
+        ("listens on", [
+            f"{port.transport} {port.address}:{port.port} (process {port.pid})" for port in manifest.ports
+        ]),
         ("options of criu", [" ".join(option.words) + f": {option.reason}" for option in manifest.criu.options]),
         ("machine", [
             f"{manifest.host.hostname}, Linux {manifest.host.kernel}, {manifest.host.arch}, {manifest.host.cpu_model}",

@@ -26,9 +26,7 @@ def remove(store: Store, selector: str, run: str | None, *, force: bool, service
     """
     found = find(store, selector, run)
     if found.id is None or found.run is None:
-        raise UsageError(
-            f"{found} is not in the store.", hint="Remove the folder itself: rm -r, and its .logs, .tails."
-        )
+        raise UsageError(f"{found} is not in the store.", hint="Remove the folder itself with rm -r.")
     with locks.run_lock(
         store,
         found.run,
