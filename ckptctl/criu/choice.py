@@ -6,6 +6,7 @@ at the tree and its freezing (a connection, a lock), and they change nothing whe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -40,6 +41,7 @@ def choose_options(tree: Tree, machine: Machine, extra: tuple[str, ...] = ()) ->
 
 def _choose(tree: Tree, machine: Machine) -> Iterator[Option]:
     yield from _shell_job(tree)
+    yield from _terminals(tree)
     yield from _connections(tree, machine)
     yield from _unix_sockets(tree)
     yield _file_locks(tree)
@@ -55,14 +57,28 @@ def _choose(tree: Tree, machine: Machine) -> Iterator[Option]:
 
 
 def _shell_job(tree: Tree) -> Iterator[Option]:
-    """Without it CRIU refuses a root that leads no session, and terminals whose other side it does not save."""
-    outside = [terminal for terminal in tree.terminals if not terminal.master_inside]
-    if outside:
-        yield Option("--shell-job", None, f"the terminal {outside[0].path} is served by a process outside the tree")
-    elif not tree.root.leads_session:
+    """Without it CRIU refuses a root that leads no session."""
+    if not tree.root.leads_session:
         yield Option(
             "--shell-job", None, f"process {tree.root.label} belongs to session {tree.root.session_id}, not its own"
         )
+
+
+def _terminals(tree: Tree) -> Iterator[Option]:
+    """A terminal served from outside is named, so that the restore can give the job another one.
+
+    With --shell-job alone CRIU would take the terminal that it is started from itself, and fail from cron or Slurm.
+    """
+    outside = {terminal.path for terminal in tree.terminals if not terminal.master_inside}
+    named: set[str] = set()
+    for process, file in tree.files(FileKind.TERMINAL):
+        if file.path not in outside or file.special is None:
+            continue
+        key = f"tty[{os.makedev(*file.special):x}:{file.device:x}]"
+        if key not in named:
+            named.add(key)
+            reason = f"process {process.label} has the terminal {file.path}, served by a process outside the tree"
+            yield Option("--external", key, reason, on_restore=False)
 
 
 def _connections(tree: Tree, machine: Machine) -> Iterator[Option]:
