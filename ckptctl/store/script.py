@@ -22,12 +22,14 @@ _HEAD = """\
 {facts}
 #
 # As root: sh restore.sh [FOLDER]
-# criu's log, the pid of the restored job and criu's statistics go to FOLDER (default: a new one below /tmp).
+# criu's log, the pid of the restored job and criu's statistics go to FOLDER, which exists (default: a new one below
+# /tmp). Another criu than that of the dump is named by CKPTCTL_CRIU.
 set -eu
 
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
-criu=${{CRIU:-{criu}}}
-work=${{1:-$(mktemp -d)}}
+criu={criu}
+[ -z "${{CKPTCTL_CRIU:-}}" ] || criu=$CKPTCTL_CRIU
+work=$(CDPATH= cd -- "${{1:-$(mktemp -d)}}" && pwd -P)
 # criu's own plugins stay off, as they were at the dump; it insists on the folder.
 mkdir -p -- "$work/no-plugins"
 trouble=0
@@ -78,7 +80,7 @@ def restore_script(manifest: Manifest) -> str:
     parts = [
         _HEAD.format(facts=_facts(manifest), criu=shlex.quote(manifest.criu.path)),
         _PIDS.format(ids=textwrap.fill(" ".join(map(str, ids)), 110).replace("\n", " \\\n    ")),
-        _SIZES.format(checks="\n".join(sizes)) if sizes else "",
+        _SIZES.format(checks="\n".join(dict.fromkeys(sizes))) if sizes else "",
         _TAIL.format(ends=_explain_ends(manifest.ends), words=" \\\n".join(_words(manifest))),
     ]
     return "".join(parts)
@@ -93,7 +95,8 @@ def _facts(manifest: Manifest) -> str:
     root = manifest.tree.root
     lines = (
         f"snapshot  {manifest.id}, run {manifest.run}",
-        f"taken     {manifest.created:%Y-%m-%d %H:%M:%S} UTC on {manifest.host.hostname}, kernel {manifest.host.kernel}",
+        f"taken     {manifest.created:%Y-%m-%d %H:%M:%S} UTC",
+        f"host      {manifest.host.hostname}, kernel {manifest.host.kernel}",
         f"job       {shlex.join(root.cmdline) or root.comm}",
         f"folder    {root.cwd or 'unknown'}",
         f"criu      {manifest.criu.version}",

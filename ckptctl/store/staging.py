@@ -137,9 +137,9 @@ def _make_private_and_durable(folder: SnapshotFolder) -> None:
         if stat.S_IMODE(path.lstat().st_mode) != allowed:
             path.chmod(allowed)
     fsync_all(paths)
-    for inner in sorted({folder.path, folder.images, folder.logs, *(path.parent for path in paths)}, reverse=True):
-        inner.chmod(files.PRIVATE_FOLDER)
-        files.fsync_folder(inner)
+    for inner, _, _ in os.walk(folder.path, topdown=False):
+        Path(inner).chmod(files.PRIVATE_FOLDER)
+        files.fsync_folder(Path(inner))
 
 
 def _make_rename_durable(folder: Path, final: Path) -> None:
