@@ -1,0 +1,54 @@
+"""A job that counts, dumped and restored through the command line; judged by its log alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from support import CommandLine, Jobs
+from support.shapes import Shape, started
+
+CutOff = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., AbstractContextManager[Shape]]
+_PROGRAM = Path(__file__).parents[1] / "support" / "cut_off.py"
+
+
+@pytest.fixture
+def start_shape(start_job: Jobs) -> Start:
+    """`with start_shape("pipe_child", seconds=60) as shape:` starts a shape of tests/shapes."""
+
+    def start(name: str, *words: str, seconds: float = 120) -> AbstractContextManager[Shape]:
+        return started(start_job, name, *words, seconds=seconds)
+
+    return start
+
+
+@pytest.fixture
+def counting(start_shape: Start) -> Iterator[Shape]:
+    """A plain job with a little memory that appends to its log."""
+    with start_shape("append_log") as shape:
+        shape.wait_steps(5)
+        yield shape
+
+
+@pytest.fixture
+def cut_off(ckptctl: CommandLine) -> CutOff:
+    """`cut_off("SIGKILL", "started", "freeze", "dump", ...)`: a ckptctl that gets a signal at that moment."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, _PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=ckptctl.environment,
+            timeout=120,
+            start_new_session=True,
+        )
+
+    return run
