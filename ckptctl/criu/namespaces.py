@@ -60,7 +60,7 @@ def enter_namespaces_prefix(pid: int) -> tuple[str, ...]:
     options = [
         option
         for kind, option in (("pid", "--pid"), ("mnt", "--mount"))
-        if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+        if _namespace(str(pid), kind) != _namespace("self", kind)
     ]
     return ("nsenter", "--target", str(pid), *options, "--") if options else ()
 
@@ -71,6 +71,10 @@ def pid_inside(pid: int) -> int:
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
     return pid
+
+
+def _namespace(pid: str, kind: str) -> Path:
+    return Path("/proc", pid, "ns", kind).readlink()
 
 
 def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> NamespaceResult:

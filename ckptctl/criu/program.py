@@ -17,7 +17,7 @@ PRIVATE_PROGRAM: Final = Path("/opt/ckptctl/criu/bin/criu")
 # Earlier ones lose the job when a plugin fails, and know nothing of the kernel's vvar_vclock area (Linux 6.13).
 OLDEST: Final = (4, 1)
 
-_SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _VERSION: Final = re.compile(r"^Version:\s*(\d+(?:\.\d+)*)", re.MULTILINE)
 _VERSION_TIMEOUT_S: Final = 20
 
@@ -50,16 +50,21 @@ class Criu:
         return ".".join(map(str, self.version))
 
 
-def find(environ: Mapping[str, str]) -> Criu:
+def find(
+    environ: Mapping[str, str],
+    *,
+    private: Path = PRIVATE_PROGRAM,
+    system_folders: tuple[str, ...] = SYSTEM_FOLDERS,
+) -> Criu:
     """The criu to use: $CKPTCTL_CRIU, else the private one of scripts/install-criu, else that of PATH.
 
     The first that exists is taken: one that was named and does not run is an error, not a reason to look further.
     Costs one `criu --version`. Raises CriuMissing and CriuTooOld.
     """
-    path, source = next(_candidates(environ), (None, ""))
+    path, source = next(_candidates(environ, private, system_folders), (None, ""))
     if path is None:
         raise CriuMissing(
-            f"There is no criu: neither ${VARIABLE} nor {PRIVATE_PROGRAM} nor a criu on PATH.",
+            f"There is no criu: neither ${VARIABLE} nor {private} nor a criu on PATH.",
             hint="Run scripts/install-criu.",
         )
     version = _version(path, source)
@@ -71,15 +76,17 @@ def find(environ: Mapping[str, str]) -> Criu:
     return Criu(path, version, source)
 
 
-def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+def _candidates(
+    environ: Mapping[str, str], private: Path, system_folders: tuple[str, ...]
+) -> Iterator[tuple[Path, str]]:
     named = environ.get(VARIABLE)
     if named:
         yield Path(named), f"${VARIABLE}"
         return
-    if PRIVATE_PROGRAM.exists():
-        yield PRIVATE_PROGRAM, "scripts/install-criu"
+    if private.exists():
+        yield private, "scripts/install-criu"
     folders = [folder for folder in environ.get("PATH", "").split(":") if folder]
-    for folder in dict.fromkeys([*folders, *_SYSTEM_FOLDERS]):
+    for folder in dict.fromkeys([*folders, *system_folders]):
         path = Path(folder, "criu")
         if path.is_file() and os.access(path, os.X_OK):
             yield path, "PATH"
