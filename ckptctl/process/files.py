@@ -97,6 +97,10 @@ class OpenFile:
         return self.flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
 
     @property
+    def is_character_device(self) -> bool:
+        return stat.S_ISCHR(self.mode)
+
+    @property
     def appends(self) -> bool:
         return bool(self.flags & os.O_APPEND)
 

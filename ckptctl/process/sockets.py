@@ -70,8 +70,9 @@ class UnixSocket:
     """One end of a unix socket that the tree holds.
 
     `path` begins with `@` where the name is abstract, and is None where there is none. `peer_inode` is 0 where the
-    socket has no peer, and None where that is not known; `peer_inside` likewise. `pending_inodes` are connections
-    to a listening socket that were not accepted yet.
+    socket has no peer that could be named, and None where that is not known; `peer_inside` likewise.
+    `pending_inodes` are the clients of a listening socket that were not accepted yet. `shut_down` says that nothing
+    can come in any more, because the peer has closed its end.
     """
 
     inode: int
@@ -79,8 +80,10 @@ class UnixSocket:
     state: TcpState
     path: str | None
     peer_inode: int | None
+    peer_path: str | None
     peer_inside: bool | None
     pending_inodes: tuple[int, ...]
+    shut_down: bool
     holders: tuple[int, ...]
 
 
@@ -127,7 +130,8 @@ _SOCK_DIAG_BY_FAMILY: Final = 20
 _REQUEST_DUMP: Final = 0x1 | 0x300
 _ERROR, _DONE = 2, 3
 _SHOW_NAME_PEER_PENDING: Final = 0x1 | 0x4 | 0x8
-_NAME, _PEER, _PENDING = 0, 2, 3
+_NAME, _PEER, _PENDING, _SHUTDOWN = 0, 2, 3, 6
+_SHUT_RECEIVING: Final = 1
 _ALL_STATES: Final = 0xFFFFFFFF
 _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBHIIIQ")
@@ -145,6 +149,7 @@ class _UnixEntry:
     path: str | None
     peer: int
     pending: tuple[int, ...]
+    shut_down: bool
 
 
 def read_sockets(holders: Mapping[int, tuple[int, ...]], names: Mapping[int, str]) -> Sockets:
@@ -175,15 +180,17 @@ def _unix_socket(
 ) -> UnixSocket:
     entry = entries.get(inode)
     if entry is None:
-        return UnixSocket(inode, SocketType.STREAM, TcpState.ESTABLISHED, None, None, None, (), pids)
+        return UnixSocket(inode, SocketType.STREAM, TcpState.ESTABLISHED, None, None, None, None, (), False, pids)
     return UnixSocket(
         inode,
         SocketType(entry.type),
         TcpState(entry.state),
         entry.path,
         entry.peer,
+        entries[entry.peer].path if entry.peer in entries else None,
         entry.peer in holders if entry.peer else None,
         entry.pending,
+        entry.shut_down,
         pids,
     )
 
@@ -224,6 +231,7 @@ def _unix_entry(payload: bytes) -> _UnixEntry:
         _unix_path(name) if name else None,
         int.from_bytes(peer[:4], sys.byteorder),
         struct.unpack(f"={len(pending) // 4}I", pending),
+        bool(attributes.get(_SHUTDOWN, b"\0")[0] & _SHUT_RECEIVING),
     )
 
 

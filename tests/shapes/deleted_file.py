@@ -1,12 +1,23 @@
-"""An open file without a name, 100 MiB unless --mib says otherwise, whose contents are checked piece by piece."""
+"""An open file without a name, 100 MiB unless --mib says otherwise, whose contents are checked piece by piece.
 
+--sparse-gib makes it that many GiB larger, by a hole.
+"""
+
+import argparse
 import os
 import random
 
 from shape import arguments, check, run
 
 PIECE = 1 << 20
-options = arguments(lambda parser: parser.add_argument("--mib", type=int, default=100))
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mib", type=int, default=100)
+    parser.add_argument("--sparse-gib", type=int, default=0)
+
+
+options = arguments(add)
 path = f"{options.log}.deleted"
 file = os.open(path, os.O_RDWR | os.O_CREAT)
 
@@ -17,6 +28,7 @@ def piece(number: int) -> bytes:
 
 for number in range(options.mib):
     os.write(file, piece(number))
+os.ftruncate(file, options.mib * PIECE + (options.sparse_gib << 30))
 os.unlink(path)
 
 

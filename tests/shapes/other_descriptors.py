@@ -17,6 +17,7 @@ KINDS = (
     "packet",
     "raw",
     "ping",
+    "mptcp",
     "memfd_secret",
     "landlock",
     "mqueue",
@@ -50,6 +51,7 @@ def open_it() -> int:
         "vsock": (40, socket.SOCK_STREAM, 0),
         "packet": (socket.AF_PACKET, socket.SOCK_RAW, 0),
         "raw": (socket.AF_INET, socket.SOCK_RAW, 1),
+        "mptcp": (socket.AF_INET, socket.SOCK_STREAM, 262),
         "ping": (socket.AF_INET, socket.SOCK_DGRAM, 1),
     }
     return socket.socket(*families[options.kind]).detach()

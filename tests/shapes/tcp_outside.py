@@ -3,6 +3,7 @@
 A client that loses the connection connects again, unless --strict: then it must be the same connection.
 """
 
+import contextlib
 import socket
 
 from shape import answer, arguments, check, run, stranger
@@ -15,8 +16,9 @@ address = listener.getsockname()
 def serve() -> None:
     while True:
         connection, _ = listener.accept()
-        while request := connection.recv(64):
-            connection.sendall(answer(int(request)))
+        with contextlib.suppress(ConnectionError):
+            while request := connection.recv(64):
+                connection.sendall(answer(int(request)))
 
 
 stranger(serve, options.seconds)

