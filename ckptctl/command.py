@@ -7,11 +7,13 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from ckptctl.errors import CkptctlError
 
@@ -163,6 +165,36 @@ def start(
         if log is not None:
             os.close(log)
     return Child(process)
+
+
+def start_captured(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> tuple[Child, BinaryIO]:
+    """Start a program in a session of its own whose stdout and stderr go to a file without a name, to be read later.
+
+    Nothing is left behind on the disk, whichever of the two sides is killed. Raises CommandMissing.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="ckptctl-")
+    said = os.fdopen(descriptor, "rb")
+    try:
+        return start(argv, output=Path(name), environment=environment, pass_fds=pass_fds), said
+    except BaseException:
+        said.close()
+        raise
+    finally:
+        Path(name).unlink()
+
+
+def python_module(module: str, *arguments: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command line that runs a module of ckptctl in a Python of its own, and what its environment needs for that.
+
+    The modules of this program are found wherever we found them; the working folder is not searched.
+    """
+    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return (sys.executable, "-P", "-m", module, *arguments), {"PYTHONPATH": os.pathsep.join(search)}
 
 
 def command_failed(completed: Completed) -> CommandFailed:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import queue
 import socket
-import sys
-import tempfile
 import threading
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, BinaryIO, Final
 
-import ckptctl
 from ckptctl import command
 from ckptctl.cuda import guard
 from ckptctl.cuda.driver import Action, CudaState, GpuPair
@@ -32,25 +28,26 @@ _LOG_TAIL_BYTES: Final = 2000
 
 
 class DriverInterface:
-    """The checkpoint functions of libcuda; made by `open_interface`."""
+    """The checkpoint functions of libcuda; made by `open_interface`.
 
-    def __init__(self, child: command.Child, channel: socket.socket, log: Path) -> None:
-        self._child = child
-        self._channel = channel
-        self._log = log
-        self._numbers = itertools.count(1)
-        self._sending = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
-        self._ended = False
-        self._lines = channel.makefile("r", encoding="ascii")
-        self.api_version = self._greet()
-        self._reader = threading.Thread(target=self._read, name="cuda-agent", daemon=True)
-        self._reader.start()
+    Should the agent be killed, by the kernel for want of memory, say, then the calls under way raise CudaHelperLost,
+    and the next one starts another agent.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._replacing = threading.Lock()
+        self._agent = _Agent(environment)
 
     @property
     def name(self) -> str:
         """What it is, for reports."""
         return "driver interface"
+
+    @property
+    def api_version(self) -> int:
+        """The CUDA version of the driver as cuDriverGetVersion counts: 13000 for 13.0."""
+        return self._agent.api_version
 
     def state(self, pid: int) -> CudaState:
         """See CheckpointDriver."""
@@ -80,35 +77,18 @@ class DriverInterface:
         self._ask(Action.UNLOCK, pid)
 
     def close(self) -> None:
-        """Close the channel: the agent ends, once what is under way is done."""
-        if self._channel.fileno() < 0:
-            return
-        self._channel.shutdown(socket.SHUT_WR)
-        self._reader.join()
-        self._child.wait()
-        self._child.close()
-        self._lines.close()
-        self._channel.close()
-        self._log.unlink(missing_ok=True)
-
-    def _greet(self) -> int:
-        line = self._lines.readline()
-        hello = json.loads(line) if line else {"unavailable": f"its helper process did not start: {self._last_words()}"}
-        if "unavailable" in hello:
-            raise CudaUnavailable(
-                f"The CUDA driver interface cannot be used: {hello['unavailable']}.",
-                hint="Install NVIDIA's driver 570 or newer, and ckptctl with its extra [cuda].",
-            )
-        return int(hello["api_version"])
+        """End the agent, once what is under way in it is done."""
+        self._agent.close()
 
     def _ask(self, action: Action, pid: int, **arguments: object) -> int:
         """Send a request and wait for its answer; the value in it, 0 where there is none."""
         refuse_unable(action, pid)
-        answer = self._exchange({"action": action.value, "pid": pid, **arguments})
+        agent = self._living_agent()
+        answer = agent.exchange({"action": action.value, "pid": pid, **arguments})
         if answer is None:
             raise CudaHelperLost(
                 f"The process that talks to the CUDA driver ended during {action.value} of process {pid}: "
-                f"{self._last_words()}",
+                f"{agent.epitaph}.",
                 hint="Look into the kernel's log (`dmesg`), then run ckptctl again: it brings the job back to running.",
             )
         result = int(answer["result"])
@@ -120,11 +100,41 @@ class DriverInterface:
             raise process_gone(action, pid)
         raise failure(action, pid, result)
 
-    def _exchange(self, request: dict[str, object]) -> dict[str, Any] | None:
+    def _living_agent(self) -> _Agent:
+        with self._replacing:
+            if self._agent.ended:
+                self._agent.close()
+                self._agent = _Agent(self._environment)
+            return self._agent
+
+
+class _Agent:
+    """A running agent and the threads that wait for its answers. Raises CudaUnavailable when it finds no driver."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._numbers = itertools.count(1)
+        self._sending = threading.Lock()
+        self._waiting: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._closed = False
+        self.ended = False
+        self.epitaph = ""
+        self._child, self._said, self._channel = _start(environment)
+        self._lines = self._channel.makefile("r", encoding="ascii")
+        self._reader = threading.Thread(target=self._read, name="cuda-agent", daemon=True)
+        try:
+            self.api_version = self._greet()
+        except BaseException:
+            self._reader.start()
+            self.close()
+            raise
+        self._reader.start()
+
+    def exchange(self, request: dict[str, object]) -> dict[str, Any] | None:
+        """The answer to a request; None if the agent ended before it gave one."""
         number = next(self._numbers)
         answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with self._sending:
-            if self._ended:
+            if self.ended:
                 return None
             self._waiting[number] = answers
             try:
@@ -133,54 +143,67 @@ class DriverInterface:
                 return None
         return answers.get()
 
+    def close(self) -> None:
+        """Hang up, and wait until the agent has ended; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+        self._reader.join()
+        self._child.wait()
+        self._child.close()
+        self._lines.close()
+        self._channel.close()
+        self._said.close()
+
+    def _greet(self) -> int:
+        line = self._lines.readline()
+        hello = json.loads(line) if line else {"unavailable": f"its helper did not start: {self._describe_end()}"}
+        if "unavailable" in hello:
+            raise CudaUnavailable(
+                f"The CUDA driver interface cannot be used: {hello['unavailable']}.",
+                hint="Install NVIDIA's driver 570 or newer, and ckptctl with its extra [cuda].",
+            )
+        return int(hello["api_version"])
+
     def _read(self) -> None:
         """Hand each answer to the thread that waits for it; None to all of them when the agent is gone."""
-        try:
+        with suppress(OSError):
             for line in self._lines:
                 answer = json.loads(line)
                 with self._sending:
                     waiting = self._waiting.pop(answer["id"])
                 waiting.put(answer)
-        except OSError:
-            pass
+        epitaph = self._describe_end()
         with self._sending:
-            self._ended = True
+            self.ended = True
+            self.epitaph = epitaph
             for waiting in self._waiting.values():
                 waiting.put(None)
             self._waiting.clear()
 
-    def _last_words(self) -> str:
-        said = self._log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        return f"{command.describe_status(self._child.wait())} {said}".strip()
+    def _describe_end(self) -> str:
+        """Wait until the agent has ended; how it did, and the end of what it wrote."""
+        status = self._child.wait()
+        said = self._said.read()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        return f"{command.describe_status(status)} {said}".strip()
 
 
 def open_interface(environment: Mapping[str, str] | None = None) -> DriverInterface:
-    """Start the agent, with `environment` added to ours. Raises CudaUnavailable where the interface cannot be used."""
+    """Start an agent, with `environment` added to ours. Raises CudaUnavailable where the interface cannot be used."""
+    return DriverInterface(environment or {})
+
+
+def _start(environment: Mapping[str, str]) -> tuple[command.Child, BinaryIO, socket.socket]:
+    """The agent, what it writes besides answers, and our end of its channel."""
     ours, theirs = socket.socketpair()
-    descriptor, name = tempfile.mkstemp(prefix="ckptctl-cuda-")
-    os.close(descriptor)
-    log = Path(name)
+    argv, needed = command.python_module("ckptctl.cuda.agent", str(theirs.fileno()))
     try:
-        child = command.start(
-            (sys.executable, "-P", "-m", "ckptctl.cuda.agent", str(theirs.fileno())),
-            output=log,
-            environment={"PYTHONPATH": _python_path(), **(environment or {})},
-            pass_fds=(theirs.fileno(),),
-        )
-    finally:
-        theirs.close()
-    try:
-        return DriverInterface(child, ours, log)
+        child, said = command.start_captured(argv, environment={**needed, **environment}, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()
-        child.wait()
-        child.close()
-        log.unlink(missing_ok=True)
         raise
-
-
-def _python_path() -> str:
-    """PYTHONPATH for the agent: ckptctl must be found in it wherever this process found it."""
-    return os.pathsep.join(
-        path for path in (str(Path(ckptctl.__file__).parent.parent), os.environ.get("PYTHONPATH")) if path
-    )
+    finally:
+        theirs.close()
+    return child, said, ours

@@ -14,9 +14,10 @@ from ckptctl.cuda.results import (
     CudaError,
     CudaLost,
     CudaOutOfMemory,
+    CudaProcessGone,
     CudaRestoreRefused,
     CudaStuck,
-    CudaWrongState,
+    CudaTargetStopped,
 )
 
 # With several processes, one that was locked while another waits for its part of a collective can hold up both. Letting
@@ -91,16 +92,18 @@ def bring_to_running(driver: CheckpointDriver, pid: int, *, limit_s: float) -> t
         if state is CudaState.RUNNING:
             return tuple(timings)
         if state is CudaState.FAILED:
-            raise _lost(pid, refusal)
+            raise _lost(pid, refusal) from refusal
         try:
             timings.extend(_one_step_back(driver, pid, state))
-        except CudaWrongState as error:
-            # Someone's operation ended between our look and our act; look again.
+        except (CudaProcessGone, CudaTargetStopped):
+            raise
+        except CudaError as error:
+            # Perhaps someone's operation ended between our look and our act; look again.
             refusal = error
             time.sleep(_POLL_S)
-        except (CudaOutOfMemory, CudaRestoreRefused) as error:
-            raise _lost(pid, error) from error
-    raise _stuck(pid, refusal)
+    if isinstance(refusal, CudaOutOfMemory | CudaRestoreRefused):
+        raise _lost(pid, refusal) from refusal
+    raise _stuck(pid, refusal.message if refusal else f"it stays {state.name.lower()}") from refusal
 
 
 def _one_step_back(driver: CheckpointDriver, pid: int, state: CudaState) -> tuple[Timing, ...]:
@@ -113,7 +116,7 @@ def _settled(driver: CheckpointDriver, pid: int, deadline: float) -> CudaState:
     """The state of a process once nobody has a checkpoint or a restore of it under way."""
     while (state := driver.state(pid)) in (CudaState.CHECKPOINTING, CudaState.RESTORING):
         if time.monotonic() > deadline:
-            raise _stuck(pid, None, f"it has been {state.name.lower()} for too long")
+            raise _stuck(pid, f"it has been {state.name.lower()} for too long")
         time.sleep(_POLL_S)
     return state
 
@@ -165,10 +168,9 @@ def _lost(pid: int, cause: CudaError | None) -> CudaLost:
     )
 
 
-def _stuck(pid: int, cause: CudaError | None, why: str = "") -> CudaStuck:
-    reason = why or (cause.message if cause is not None else "it keeps changing its state")
+def _stuck(pid: int, why: str) -> CudaStuck:
     return CudaStuck(
-        f"Process {pid} could not be brought back to running: {reason}",
+        f"Process {pid} could not be brought back to running: {why}",
         hint="See that no other checkpointing tool works on it, then run ckptctl again: it tries once more.",
         details={"pid": pid},
         outcome=f"Process {pid} waits in the CUDA driver.",

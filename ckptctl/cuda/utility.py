@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -135,18 +134,13 @@ class CheckpointUtility:
             raise self._failure(action, pid, said or command.describe_status(status))
 
     def _run_to_end(self, words: tuple[str, ...], pass_fds: tuple[int, ...]) -> tuple[int, str]:
-        descriptor, name = tempfile.mkstemp(prefix="ckptctl-cuda-")
-        os.close(descriptor)
-        log = Path(name)
-        try:
-            child = command.start((self._program, *words), output=log, environment=self._environment, pass_fds=pass_fds)
+        child, said = command.start_captured((self._program, *words), environment=self._environment, pass_fds=pass_fds)
+        with said:
             try:
                 status = child.wait()
             finally:
                 child.close()
-            return status, log.read_text(errors="replace").strip()
-        finally:
-            log.unlink(missing_ok=True)
+            return status, said.read().decode(errors="replace").strip()
 
     def _failure(self, action: Action, pid: int, said: str) -> CudaError:
         if guard.is_gone(pid):

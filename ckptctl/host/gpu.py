@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Final
 
-import ckptctl
 from ckptctl import command
 
 _TAIL_CHARACTERS: Final = 300
@@ -79,21 +75,25 @@ def read_gpu_facts(*, timeout_s: float = 30.0, environment: Mapping[str, str] | 
 
     Raises nothing because a GPU, a driver or a library is missing, broken or silent: `reason` says so.
     """
-    descriptor, name = tempfile.mkstemp(prefix="ckptctl-nvml-")
-    os.close(descriptor)
-    answer = Path(name)
-    try:
-        return _ask(answer, timeout_s, environment or {})
-    finally:
-        answer.unlink(missing_ok=True)
+    argv, needed = command.python_module("ckptctl.host.nvml")
+    child, said = command.start_captured(argv, environment={**needed, **(environment or {})})
+    with said:
+        try:
+            status = _wait(child, timeout_s)
+        finally:
+            child.close()
+        if status is None:
+            return GpuFacts(None, (), f"NVIDIA's management library did not answer within {timeout_s:g} s")
+        text = said.read().decode(errors="replace")
+    if status:
+        why = f"{command.describe_status(status)}: {text.strip()[-_TAIL_CHARACTERS:]}"
+        return GpuFacts(None, (), f"asking NVIDIA's management library failed with {why}")
+    # Libraries may warn on the same stream before; the facts are the last line.
+    return _from_json(json.loads(text.splitlines()[-1]))
 
 
-def _ask(answer: Path, timeout_s: float, environment: Mapping[str, str]) -> GpuFacts:
-    child = command.start(
-        (sys.executable, "-P", "-m", "ckptctl.host.nvml"),
-        output=answer,
-        environment={"PYTHONPATH": _python_path(), **environment},
-    )
+def _wait(child: command.Child, timeout_s: float) -> int | None:
+    """The status of the child; None when its time is up."""
     deadline = time.monotonic() + timeout_s
 
     def watch() -> None:
@@ -101,19 +101,11 @@ def _ask(answer: Path, timeout_s: float, environment: Mapping[str, str]) -> GpuF
             raise _TooSlow
 
     try:
-        status = child.wait(watch, tick_s=0.01)
+        return child.wait(watch, tick_s=0.01)
     except _TooSlow:
         # It may sit in the driver where no signal reaches it: it is told to end, and not waited for.
         os.kill(child.pid, signal.SIGKILL)
-        return GpuFacts(None, (), f"NVIDIA's management library did not answer within {timeout_s:g} s")
-    finally:
-        child.close()
-    said = answer.read_text(errors="replace")
-    if status:
-        why = f"{command.describe_status(status)}: {said.strip()[-_TAIL_CHARACTERS:]}"
-        return GpuFacts(None, (), f"asking NVIDIA's management library failed with {why}")
-    # Libraries may warn on the same stream before; the facts are the last line.
-    return _from_json(json.loads(said.splitlines()[-1]))
+        return None
 
 
 def _from_json(raw: dict[str, Any]) -> GpuFacts:
@@ -133,11 +125,4 @@ def _gpu(raw: dict[str, Any]) -> Gpu:
         compute_mode=None if mode is None else ComputeMode(mode),
         mig=raw["mig"],
         processes=tuple(GpuProcess(each["pid"], each["used_bytes"]) for each in raw["processes"]),
-    )
-
-
-def _python_path() -> str:
-    """PYTHONPATH for the child: ckptctl must be found in it wherever this process found it."""
-    return os.pathsep.join(
-        path for path in (str(Path(ckptctl.__file__).parent.parent), os.environ.get("PYTHONPATH")) if path
     )

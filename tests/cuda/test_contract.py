@@ -30,6 +30,7 @@ from ckptctl.cuda.results import (
 from support import Job, Jobs, python, wait_for
 from support.fake_gpu import Card, FakeGpu
 
+pytestmark = pytest.mark.requires_fake_gpu
 Training = Callable[..., Job]
 BRANCHES = (570, 580, 590, 610)
 TIMEOUT_MS = 10_000

@@ -13,7 +13,7 @@ from ckptctl.cuda.interface import open_interface
 from support import Job, Jobs, wait_for
 from support.fake_gpu import FakeGpu, fake_gpu
 
-pytestmark = pytest.mark.requires_criu
+pytestmark = [pytest.mark.requires_criu, pytest.mark.requires_fake_gpu]
 
 
 def run_criu(criu: Path, images: Path, action: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -37,18 +37,16 @@ static struct allocation allocations[MAX_ALLOCATIONS];
 static uint64_t next_pointer = FIRST_POINTER;
 static _Thread_local int current;
 
-/* Every call of the application passes here; while the process is locked it waits. */
+/* Every call of the application passes here; it waits while the process is locked, and for ever once it has failed. */
 static int enter(void)
 {
 	int result = SUCCESS;
 
 	pthread_mutex_lock(&gate);
-	while (initialized && state != RUNNING && state != FAILED)
+	while (initialized && state != RUNNING)
 		pthread_cond_wait(&opened, &gate);
 	if (!initialized)
 		result = NOT_INITIALIZED;
-	else if (state == FAILED)
-		result = UNKNOWN;
 	else
 		inside++;
 	pthread_mutex_unlock(&gate);

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -34,9 +36,20 @@ def has_namespaces() -> bool:
     return subprocess.run(unshare, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
+@cache
+def has_fake_gpu() -> bool:
+    """Whether the fake GPU can be built, may have its device, and can be driven by cuda-bindings."""
+    try:
+        bindings = importlib.util.find_spec("cuda.bindings")
+    except ModuleNotFoundError:
+        bindings = None
+    return bool(bindings and shutil.which("cc") and os.geteuid() == 0)
+
+
 # Name → probe; a test asks for one by the marker `requires_NAME`.
 CAPABILITIES: Final[Mapping[str, Callable[[], object]]] = {
     "criu": criu_program,
+    "fake_gpu": has_fake_gpu,
     "namespaces": has_namespaces,
     "torch": has_torch,
 }
