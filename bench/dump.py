@@ -3,8 +3,8 @@
 usage: dump.py [--sizes 256MiB,1GiB,2GiB] [--rounds 5] [--folder DIR] [--json FILE]
 
 Needs root. Each round dumps one and the same process with both, in changing order, to the same disk, and nothing is
-left out. Durable time is from the start of the command until all is fsynced; the pause is the longest time for which
-the process stood still, as it noticed itself. The last columns are medians of the ratios within the rounds.
+left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze; the pause is the longest time for which
+the process stood still, as it noticed itself. Ratios are medians of the ratios within the rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ _CKPTCTL = Path(sys.executable).with_name("ckptctl")
 # CRIU lets a process run on before it is done; the gap is over when the process has beaten again.
 _SETTLE_S = 0.05
 _HEADER = """\
-           durable                                 pause
-   memory      criu   ckptctl  from freeze  ratio      criu   ckptctl  ratio"""
+           durable                                           pause
+   memory      criu   ckptctl  ratio  from freeze  ratio      criu   ckptctl  ratio"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,15 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """One measured dump; `from_freeze_s` is from the freeze to durable where the tool says so."""
+    """One measured dump.
+
+    `from_freeze_s` leaves out what comes before the freeze: start-up and the look at the job. CRIU by itself has next
+    to nothing of that, so there it is the whole time.
+    """
 
     durable_s: float
     pause_s: float
-    from_freeze_s: float | None
+    from_freeze_s: float
     written_bytes: int
 
 
@@ -121,22 +125,21 @@ def measure(criu: Path | None, holder: Holder, target: Path) -> Dump:
     began_ns = time.monotonic_ns()
     if criu is not None:
         dump_plainly(criu, holder, target)
-        report = ""
+        report = None
     else:
         report = dump_with_ckptctl(holder, target)
     durable_s = (time.monotonic_ns() - began_ns) / 1e9
     time.sleep(_SETTLE_S)
     written = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     shutil.rmtree(target)
-    return Dump(durable_s, holder.longest_pause_s(began_ns), seconds_from_freeze(report), written)
+    from_freeze_s = durable_s if report is None else seconds_from_freeze(report)
+    return Dump(durable_s, holder.longest_pause_s(began_ns), from_freeze_s, written)
 
 
-def seconds_from_freeze(report: str) -> float | None:
+def seconds_from_freeze(report: str) -> float:
     """The time from the freeze to durable in a report of ckptctl."""
-    if not report:
-        return None
-    found: object = json.loads(report).get("result", {}).get("durable_after_freeze_s")
-    return float(found) if isinstance(found, int | float) else None
+    timings = {each["name"]: float(each["seconds"]) for each in json.loads(report)["result"]["timings"]}
+    return sum(timings[name] for name in ("freeze", "describe", "commit"))
 
 
 def run(words: Sequence[str | Path]) -> str:
@@ -166,19 +169,19 @@ def rounds_of(size_bytes: int, count: int, criu: Path, folder: Path) -> Iterator
 def row(rounds: Sequence[Round]) -> str:
     """The medians of the rounds of one size."""
 
-    def middle(values: Iterator[float]) -> float:
-        return statistics.median(values)
+    def middle(value: Callable[[Round], float]) -> float:
+        return statistics.median(value(each) for each in rounds)
 
-    freeze = [each.ckptctl.from_freeze_s for each in rounds if each.ckptctl.from_freeze_s is not None]
     cells = [
         f"{format_size(rounds[0].size_bytes):>9}",
-        f"{middle(each.plain.durable_s for each in rounds):8.3f}",
-        f"{middle(each.ckptctl.durable_s for each in rounds):8.3f}",
-        f"{statistics.median(freeze):11.3f}" if freeze else f"{'-':>11}",
-        f"{middle(each.ckptctl.durable_s / each.plain.durable_s for each in rounds):5.3f}",
-        f"{middle(each.plain.pause_s for each in rounds):8.3f}",
-        f"{middle(each.ckptctl.pause_s for each in rounds):8.3f}",
-        f"{middle(each.ckptctl.pause_s / each.plain.pause_s for each in rounds):5.3f}",
+        f"{middle(lambda each: each.plain.durable_s):8.3f}",
+        f"{middle(lambda each: each.ckptctl.durable_s):8.3f}",
+        f"{middle(lambda each: each.ckptctl.durable_s / each.plain.durable_s):5.3f}",
+        f"{middle(lambda each: each.ckptctl.from_freeze_s):11.3f}",
+        f"{middle(lambda each: each.ckptctl.from_freeze_s / each.plain.from_freeze_s):5.3f}",
+        f"{middle(lambda each: each.plain.pause_s):8.3f}",
+        f"{middle(lambda each: each.ckptctl.pause_s):8.3f}",
+        f"{middle(lambda each: each.ckptctl.pause_s / each.plain.pause_s):5.3f}",
     ]
     return "  ".join(cells)
 
