@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Final
 
 _POLL_S: Final = 0.02
+_SHORT_STOP_S: Final = 0.3
+# Where systemd mounts version 2: alone, or beside version 1.
+_CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
 
 def is_gone(pid: int) -> bool:
@@ -21,8 +24,16 @@ def is_gone(pid: int) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the process is stopped by a signal or by a tracer, so that no thread of it can answer the driver."""
-    return _state_letter(pid) in ("T", "t")
+    """Whether the process stays stopped, by a signal, a tracer or its cgroup, so that it cannot answer the driver.
+
+    One that is stopped only for moments, as profilers do that sample it, is not.
+    """
+    deadline = time.monotonic() + _SHORT_STOP_S
+    while _state_letter(pid) in ("T", "t") or _is_frozen(pid):
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(_POLL_S)
+    return False
 
 
 def take(pid: int, timeout_s: float | None) -> int | None:
@@ -65,3 +76,18 @@ def _state_letter(pid: int) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[0]
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether the process's cgroup (version 2), or one above it, is frozen."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return False
+    group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    for root in _CGROUPS:
+        try:
+            return "frozen 1" in (root / group / "cgroup.events").read_text().splitlines()
+        except OSError:  # not mounted there, or the group of all, which cannot be frozen
+            continue
+    return False

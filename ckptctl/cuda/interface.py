@@ -15,6 +15,7 @@ from ckptctl import command
 from ckptctl.cuda import guard
 from ckptctl.cuda.driver import Action, CudaState, GpuPair
 from ckptctl.cuda.results import (
+    CudaError,
     CudaHelperLost,
     CudaResult,
     CudaUnavailable,
@@ -51,7 +52,11 @@ class DriverInterface:
 
     def state(self, pid: int) -> CudaState:
         """See CheckpointDriver."""
-        return CudaState(self._ask(Action.STATE, pid))
+        number = self._ask(Action.STATE, pid)
+        try:
+            return CudaState(number)
+        except ValueError:
+            raise CudaError(f"The driver reports a state of process {pid} not known here: {number}.") from None
 
     def restore_thread(self, pid: int) -> int | None:
         """See CheckpointDriver."""

@@ -40,8 +40,8 @@ class Timing:
 
 
 def find_cuda_pids(driver: CheckpointDriver, pids: Iterable[int]) -> tuple[int, ...]:
-    """Those of `pids` that hold CUDA state, in the order given, as the driver itself says."""
-    return tuple(pid for pid in pids if driver.restore_thread(pid) is not None)
+    """Those of `pids` that hold CUDA state, in the order given, as the driver itself says; the dead hold none."""
+    return tuple(pid for pid in pids if _holds_state(driver, pid))
 
 
 def lock_all(driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int) -> tuple[Timing, ...]:
@@ -104,6 +104,13 @@ def bring_to_running(driver: CheckpointDriver, pid: int, *, limit_s: float) -> t
     if isinstance(refusal, CudaOutOfMemory | CudaRestoreRefused):
         raise _lost(pid, refusal) from refusal
     raise _stuck(pid, refusal.message if refusal else f"it stays {state.name.lower()}") from refusal
+
+
+def _holds_state(driver: CheckpointDriver, pid: int) -> bool:
+    try:
+        return driver.restore_thread(pid) is not None
+    except CudaProcessGone:
+        return False
 
 
 def _one_step_back(driver: CheckpointDriver, pid: int, state: CudaState) -> tuple[Timing, ...]:

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,42 @@ def test_a_stopped_process_is_refused_instead_of_waited_for(driver: CheckpointDr
     job.signal(signal.SIGCONT)
     wait_for(job.running, 5)
     assert driver.state(job.pid) is CudaState.RUNNING
+
+
+def test_a_process_stopped_for_a_moment_is_waited_for(driver: CheckpointDriver, train: Training) -> None:
+    job = train()
+    job.signal(signal.SIGSTOP)
+    threading.Timer(0.1, job.signal, (signal.SIGCONT,)).start()
+    assert driver.state(job.pid) is CudaState.RUNNING
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of version 2 of its own."""
+    roots = [
+        root for root in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")) if (root / "cgroup.procs").exists()
+    ]
+    group = roots[0] / f"ckptctl-test-{os.getpid()}" if roots else Path("/nonexistent/group")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"cgroups cannot be made here: {error}")
+    yield group
+    (group / "cgroup.freeze").write_text("0")
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), 10)
+    group.rmdir()
+
+
+def test_a_process_in_a_frozen_cgroup_is_refused(driver: CheckpointDriver, cgroup: Path, train: Training) -> None:
+    job = train()
+    (cgroup / "cgroup.procs").write_text(str(job.pid))
+    (cgroup / "cgroup.freeze").write_text("1")
+    wait_for(lambda: "frozen 1" in (cgroup / "cgroup.events").read_text(), 5)
+    with pytest.raises(CudaTargetStopped):
+        driver.state(job.pid)
+    (cgroup / "cgroup.freeze").write_text("0")
+    assert driver.state(job.pid) is CudaState.RUNNING
+    job.kill()
 
 
 def test_a_process_that_has_ended_is_said_to_be_gone(driver: CheckpointDriver, train: Training) -> None:

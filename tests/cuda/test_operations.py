@@ -46,7 +46,9 @@ def test_only_processes_with_cuda_state_are_found_in_the_order_given(
 ) -> None:
     first, second = train(), train()
     without = start_job(python("import time; time.sleep(100)"))
-    found = find_cuda_pids(driver, [second.pid, without.pid, first.pid])
+    zombie = start_job(["true"], reap=False)
+    wait_for(lambda: not zombie.running(), 5)
+    found = find_cuda_pids(driver, [second.pid, without.pid, zombie.pid, first.pid])
     assert found == (second.pid, first.pid)
 
 
