@@ -3,8 +3,9 @@
 usage: dump.py [--sizes 256MiB,1GiB,2GiB] [--rounds 5] [--folder DIR] [--json FILE]
 
 Needs root. Each round dumps one and the same process with both, in changing order, to the same disk, and nothing is
-left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze; the pause is the longest time for which
-the process stood still, as it noticed itself. Ratios are medians of the ratios within the rounds.
+left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze; the pause
+is the longest time for which the process stood still, as it noticed itself. Ratios are medians of the ratios within
+the rounds.
 """
 
 from __future__ import annotations

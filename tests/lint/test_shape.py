@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "ckptctl").rglob("*.py"))
 MOST_LINES_OF_A_MODULE = 400
-MOST_LINES_OF_A_FUNCTION = 45
+MOST_LINES_OF_A_FUNCTION = 40
 
 
 def test_modules_are_small() -> None:
@@ -22,7 +22,8 @@ def test_functions_are_small() -> None:
         for path in PACKAGE
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (size := (node.end_lineno or node.lineno) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+        # Without the signature: that of a command lists all its options.
+        and (size := (node.end_lineno or 0) - node.body[0].lineno + 1) > MOST_LINES_OF_A_FUNCTION
     }
     assert found == {}
 

@@ -16,6 +16,25 @@ BIN = Path(sys.executable).parent
 TYPED_BESIDE_THE_PACKAGE = ["tests/conftest.py", "tests/support", "tests/lint", "tests/scripts", "bench"]
 
 
+def shell_scripts() -> list[Path]:
+    """Everything in scripts/ and .ci/ that a shell runs."""
+    found = [path for path in programs() if first_line(path).endswith("sh")]
+    assert len(found) >= 4
+    return found
+
+
+def python_scripts() -> list[Path]:
+    return [path for path in programs() if "python" in first_line(path)]
+
+
+def programs() -> list[Path]:
+    return sorted(path for folder in ("scripts", ".ci") for path in (ROOT / folder).iterdir() if path.is_file())
+
+
+def first_line(path: Path) -> str:
+    return path.read_text().partition("\n")[0]
+
+
 def tool(name: str) -> str:
     """The tool from the folder of this Python, else from PATH."""
     found = shutil.which(name, path=f"{BIN}:/usr/local/bin:/usr/bin:/bin")
@@ -41,11 +60,12 @@ def test_mypy_on_the_package() -> None:
 
 
 def test_mypy_beside_the_package() -> None:
-    run([tool("mypy"), "--no-error-summary", *TYPED_BESIDE_THE_PACKAGE])
+    run([tool("mypy"), "--no-error-summary", "--follow-imports=silent", *TYPED_BESIDE_THE_PACKAGE])
 
 
-def test_mypy_on_scripts() -> None:
-    run([tool("mypy"), "--no-error-summary", "--scripts-are-modules", *python_scripts()])
+@pytest.mark.parametrize("script", python_scripts(), ids=lambda path: path.name)
+def test_mypy_on_scripts(script: Path) -> None:
+    run([tool("mypy"), "--no-error-summary", "--follow-imports=silent", script])
 
 
 def test_imports_go_down_only() -> None:
@@ -54,22 +74,3 @@ def test_imports_go_down_only() -> None:
 
 def test_shellcheck() -> None:
     run([tool("shellcheck"), *shell_scripts()])
-
-
-def shell_scripts() -> list[Path]:
-    """Everything in scripts/ and .ci/ that a shell runs."""
-    found = [path for path in programs() if first_line(path).endswith("sh")]
-    assert len(found) >= 4
-    return found
-
-
-def python_scripts() -> list[Path]:
-    return [path for path in programs() if "python" in first_line(path)]
-
-
-def programs() -> list[Path]:
-    return sorted(path for folder in ("scripts", ".ci") for path in (ROOT / folder).iterdir() if path.is_file())
-
-
-def first_line(path: Path) -> str:
-    return path.read_text().partition("\n")[0]
