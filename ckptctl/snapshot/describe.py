@@ -45,6 +45,7 @@ class Subject:
     tags: tuple[str, ...]
     note: str | None
     environments: Mapping[int, Mapping[str, str]]
+    kept_files: tuple[manifest.KeptFile, ...]
 
 
 def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> manifest.Manifest:
@@ -63,6 +64,7 @@ def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> m
         images=digests,
         open_files=_open_files(subject.tree, images),
         mapped_files=_mapped_files(images),
+        kept_files=subject.kept_files,
         ends=ends.found(images, subject.tree, subject.options),
         ports=_ports(images),
         progress=subject.progress,

@@ -13,7 +13,7 @@ from ckptctl.criu.dump import Leave
 from ckptctl.criu.images import read_images
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
-from ckptctl.criu.records import DumpStats
+from ckptctl.criu.records import DumpStats, Images
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Progress
 from ckptctl.files import NoSpace, free_bytes
@@ -21,7 +21,7 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import describe, standing
+from ckptctl.snapshot import describe, kept, standing
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
@@ -104,9 +104,11 @@ class _Dump:
     tree: Tree
     criu: Criu
     options: Options
+    bytes_to_keep: int | None
     run_name: str
     id: str
     stats: DumpStats
+    images: Images
     image_bytes: int
 
     def __init__(self, request: DumpRequest, services: Services, held: ExitStack) -> None:
@@ -117,6 +119,7 @@ class _Dump:
         self.warnings: list[str] = []
         self.staging: staging.Staging | None = None
         self.record: journal.Record | None = None
+        self.kept_files: tuple[manifest.KeptFile, ...] = ()
         self._held = held
 
     def run(self) -> DumpReport:
@@ -148,6 +151,7 @@ class _Dump:
             if finding.level is Level.WARNING:
                 self._warn(finding.summary, finding.check)
         self.criu = self.services.find_criu()
+        self.bytes_to_keep = kept.bytes_to_keep(self.tree)
         self.options = choice.choose_options(self.tree, self.services.machine, self.request.criu_options)
 
     def prepare(self) -> None:
@@ -176,8 +180,12 @@ class _Dump:
             self.record.close()
 
     def freeze(self) -> None:
-        """Let criu write the images; it leaves the tree stopped, or running, and never kills it."""
+        """Let criu write the images; it leaves the tree stopped, or running, and never kills it.
+
+        A tree that shares files in memory is left stopped in any case, until those have been copied.
+        """
         record, folder = self._opened()
+        stop = not self.request.leave_running or self.bytes_to_keep is not None
         record.advance(Phase.FREEZING)
         pid = self.tree.root.pid
         request = criu_dump.DumpRequest(
@@ -185,7 +193,7 @@ class _Dump:
             images=folder.images,
             logs=folder.logs,
             options=tuple(self.options.dump_words()),
-            leave=Leave.RUNNING if self.request.leave_running else Leave.STOPPED,
+            leave=Leave.STOPPED if stop else Leave.RUNNING,
             prefix=namespaces.enter_namespaces_prefix(pid),
         )
         total = self.tree.estimated_bytes
@@ -196,6 +204,11 @@ class _Dump:
             on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
         )
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
+        self.images = read_images(folder.images)
+        if self.bytes_to_keep is not None:
+            self.kept_files = kept.keep(self.images, folder.images)
+        if stop and self.request.leave_running:
+            standing.bring_back(record.entry)
 
     def let_run(self) -> None:
         """Bring the tree back to running, whatever criu did to it. Raises JobStopped."""
@@ -205,11 +218,10 @@ class _Dump:
     def write_down(self) -> None:
         """Digest the images on their way to the disk, and write down what they are."""
         _, folder = self._opened()
-        images = read_images(folder.images)
         records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
         digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
         self.image_bytes = digested.size_bytes
-        described = describe.manifest_of(self._subject(), images, digested)
+        described = describe.manifest_of(self._subject(), self.images, digested)
         manifest_json.write(folder.manifest, described)
         script.write(folder.restore_script, described)
 
@@ -257,7 +269,8 @@ class _Dump:
         )
 
     def _check_space(self, folder: Path) -> None:
-        wanted = round(self.tree.estimated_bytes * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
+        memory = self.tree.estimated_bytes + (self.bytes_to_keep or 0)
+        wanted = round(memory * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
         free = free_bytes(folder)
         if free < wanted:
             raise NoSpace(
@@ -283,6 +296,7 @@ class _Dump:
             tags=request.tags,
             note=request.note,
             environments=environments,
+            kept_files=self.kept_files,
         )
 
     def _digest_progress(self, done: int, total: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +15,12 @@ from ckptctl.process import control
 from ckptctl.process.identity import ProcessId, identify
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.process.proc import Vanished
-from ckptctl.snapshot import returned, standing, tails
+from ckptctl.snapshot import kept, returned, standing, tails
 from ckptctl.snapshot.restore import OVERLAY
 from ckptctl.snapshot.services import Services
 from ckptctl.store import journal, links, locks, manifest_json, staging
 from ckptctl.store.journal import Action, DamagedEntry, JournalEntry, OpenEntry, Phase
-from ckptctl.store.layout import RunFolder, SnapshotFolder
+from ckptctl.store.layout import SnapshotFolder, store_of
 from ckptctl.store.locks import Intent, Want
 from ckptctl.store.manifest import Manifest
 
@@ -61,15 +62,29 @@ def recover(services: Services) -> tuple[Recovery, ...]:
 def _recover_one(found: OpenEntry, services: Services) -> Recovery:
     entry = found.entry
     try:
-        record = journal.take_over(found, services.owner)
-        sentence = _recover_dump(entry, services) if entry.action is Action.DUMP else _recover_restore(entry)
-        record.close()
+        with _run_locked(entry, services):
+            record = journal.take_over(found, services.owner)
+            sentence = _recover_dump(entry, services) if entry.action is Action.DUMP else _recover_restore(entry)
+            record.close()
     except CkptctlError as error:
         text = f"The {entry.action} {entry.id} that was cut off cannot be mended: {error.message}"
         services.reporter.report(Caution(text, "W_NOT_RECOVERED"))
         return Recovery(entry.id, entry.action, text, error.message)
     services.reporter.report(Notice(sentence))
     return Recovery(entry.id, entry.action, sentence)
+
+
+@contextmanager
+def _run_locked(entry: JournalEntry, services: Services) -> Iterator[None]:
+    """Hold the lock of the run that the snapshot belongs to, where it lies in a store."""
+    store = store_of(entry.folder)
+    if store is None:
+        yield
+        return
+    intent = Intent.APPEND if entry.action is Action.DUMP else Intent.READ
+    run = entry.folder.parent.name
+    with locks.run_lock(store, run, intent, services.owner, wait_s=_WAIT_S, interrupt=services.interrupt):
+        yield
 
 
 def _recover_dump(entry: JournalEntry, services: Services) -> str:
@@ -84,15 +99,11 @@ def _recover_dump(entry: JournalEntry, services: Services) -> str:
         return f"The dump {entry.id} was cut off and is taken back. {outcome.sentence}"
     if entry.to_end:
         standing.end_saved(entry, lambda text, code: services.reporter.report(Caution(text, code)))
-    _advance_links(entry)
+    store = store_of(entry.folder)
+    if store is not None:
+        links.advance(store.run(entry.folder.parent.name), entry.id)
     ended = f"The job (pid {pid}) has ended" if entry.to_end else f"The job (pid {pid}) was left running"
     return f"The dump {entry.id} is complete: {entry.folder}. {ended}."
-
-
-def _advance_links(entry: JournalEntry) -> None:
-    run = RunFolder(entry.folder.parent)
-    if entry.folder.name == entry.id and run.path.parent.name == "runs":
-        links.advance(run, entry.id)
 
 
 def _recover_restore(entry: JournalEntry) -> str:
@@ -102,9 +113,10 @@ def _recover_restore(entry: JournalEntry) -> str:
         root = _finish_or_end(entry)
         if root is not None:
             return f"The restore {entry.id} was cut off, but the job runs as pid {root.pid}."
+    kept.take_back(entry.replaced)
     left = tails.put_back(entry.moved).left
-    kept = "".join(f" What was behind {item.path} is kept in {item.tail}." for item in left)
-    return f"The restore {entry.id} was cut off and is taken back; the snapshot {entry.folder} is as it was.{kept}"
+    aside = "".join(f" What was behind {item.path} is kept in {item.tail}." for item in left)
+    return f"The restore {entry.id} was cut off and is taken back; the snapshot {entry.folder} is as it was.{aside}"
 
 
 def _finish_or_end(entry: JournalEntry) -> ProcessId | None:

@@ -20,7 +20,7 @@ from ckptctl.preflight import restore as gate
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot import ends, returned, rollback, tails
+from ckptctl.snapshot import ends, kept, returned, rollback, tails
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import tree_processes
@@ -127,6 +127,7 @@ class _Restore:
         self.timings: list[Timing] = []
         self.warnings: list[str] = []
         self.record: journal.Record | None = None
+        self.replaced: tuple[journal.ReplacedFile, ...] = ()
         self.child: Child | None = None
         self.came_up: tuple[ProcessId, ...] = ()
         self.sides = ends.Sides((), ())
@@ -157,9 +158,10 @@ class _Restore:
         """The compatibility gate, with the plan for files that grew. Nothing is touched."""
         self.criu = self.services.find_criu()
         circumstances = gate.Circumstances(self.manifest, self.services.machine, self.criu.version)
-        kept = self._beside("tails") / self.id
-        self.plan = rollback.plan(self.manifest, self.request.files, kept)
-        findings = gate.findings(circumstances) + self.plan.findings
+        aside = self._beside("tails") / self.id
+        self.plan = rollback.plan(self.manifest, self.request.files, aside)
+        self.replaced = kept.plan(self.manifest.kept_files, self.request.folder, aside)
+        findings = gate.findings(circumstances) + self.plan.findings + kept.findings(self.replaced)
         refuse(findings, f"The snapshot {self.manifest.id} cannot be restored here")
         for finding in findings:
             if finding.level is Level.WARNING:
@@ -199,16 +201,20 @@ class _Restore:
             self.record.close()
 
     def move_files(self) -> None:
-        """Put the files that grew back to their size, what was behind it kept beside the snapshot."""
-        if not self.plan.cuts:
+        """Put files back as they were at the dump, what they held since kept beside the snapshot."""
+        if not self.plan.cuts and not self.replaced:
             return
-        self._journal().advance(Phase.MOVING_FILES, moved=self.plan.cuts)
+        self._journal().advance(Phase.MOVING_FILES, moved=self.plan.cuts, replaced=self.replaced)
         for cut in self.plan.cuts:
             self.services.interrupt.check()
             tails.cut(cut)
+        for item in self.replaced:
+            self.services.interrupt.check()
+            kept.place(item)
 
     def put_files_back(self) -> None:
-        """Give the files their tails again."""
+        """Give the files their tails again, and those in memory what they held."""
+        kept.take_back(self.replaced)
         for left in tails.put_back(self.plan.cuts).left:
             self._warn(
                 f"{left.path} was written to meanwhile; what was behind it is kept in {left.tail}.", "W_TAIL_KEPT"

@@ -52,7 +52,11 @@ def plan(manifest: Manifest, mode: Mode, tails: Path) -> Plan:
     cuts: list[MovedFile] = []
     accepted: list[tuple[str, int]] = []
     findings: list[Finding] = []
+    # What lives in memory is put in place as a whole (see `kept`).
+    elsewhere = {item.path for item in manifest.kept_files}
     for path, opened in _by_path(manifest.regular_files()).items():
+        if path in elsewhere:
+            continue
         then = max(file.size_bytes or 0 for file in opened)
         now = _size_now(path)
         if isinstance(now, Finding):

@@ -16,7 +16,7 @@ from typing import Annotated
 from ckptctl import files
 from ckptctl.process.identity import ProcessId
 from ckptctl.store import codec
-from ckptctl.store.codec import Count, Misshapen, Pid, Size
+from ckptctl.store.codec import Count, Misshapen, Pid, Size, UserId
 from ckptctl.store.names import is_snapshot_id
 from ckptctl.store.owner import Liveness, Owner
 
@@ -69,6 +69,18 @@ class MovedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacedFile:
+    """A file in memory (/dev/shm) that is put in place from the snapshot before a restore."""
+
+    path: Annotated[Path, "the file"]
+    source: Annotated[Path, "its contents at the dump"]
+    mode: Annotated[Count, "its permissions"]
+    uid: Annotated[UserId, "its owner"]
+    gid: Annotated[UserId, "its group"]
+    former: Annotated[Path | None, "where what was there is kept; null where nothing was"]
+
+
+@dataclass(frozen=True, slots=True)
 class JournalEntry:
     """One dump or restore under way."""
 
@@ -83,6 +95,7 @@ class JournalEntry:
     stopped_before: Annotated[tuple[Pid, ...], "processes that were stopped before we came: to be left so"] = ()
     new_pid_namespace: Annotated[bool, "whether the tree is restored into a PID namespace of its own"] = False
     moved: Annotated[tuple[MovedFile, ...], "files put back to an earlier size, in the order in which it is done"] = ()
+    replaced: Annotated[tuple[ReplacedFile, ...], "files in memory put in place, in the order in which it is done"] = ()
 
     def __post_init__(self) -> None:
         if not is_snapshot_id(self.id):
@@ -107,6 +120,7 @@ class Record:
         *,
         tree: tuple[TreeProcess, ...] | None = None,
         moved: tuple[MovedFile, ...] | None = None,
+        replaced: tuple[ReplacedFile, ...] | None = None,
     ) -> None:
         """Write down, durably, that `phase` begins, with the tree or the files that are known now.
 
@@ -117,6 +131,7 @@ class Record:
             phase=phase,
             tree=self._entry.tree if tree is None else tree,
             moved=self._entry.moved if moved is None else moved,
+            replaced=self._entry.replaced if replaced is None else replaced,
         )
         self._write(changed)
 

@@ -135,6 +135,13 @@ def create_store(path: Path) -> Store:
     return store
 
 
+def store_of(snapshot: Path) -> Store | None:
+    """The store in which a snapshot's folder lies, STORE/runs/RUN/ID; None where it lies elsewhere."""
+    runs = snapshot.parent.parent
+    store = Store(runs.parent)
+    return store if runs == store.runs and store.locks.is_dir() and is_snapshot_id(snapshot.name) else None
+
+
 def require_own(folder: Path) -> None:
     """Refuse a folder that another user owns or may write to; being readable is no danger, snapshots are 0700.
 

@@ -129,41 +129,42 @@ def _acquire(folder: Path, lock: _Lock, wait_s: float, interrupt: Interrupt) -> 
 def _try(folder: Path, lock: _Lock) -> Path | Locked:
     """Take the lock, or return why it cannot be had.
 
-    The file is written before the others are looked at: where flock does not work, two who come at the same time then
-    both give way, and never both go on.
+    The others are looked at once more after the file is written: where flock does not work, two who come at the same
+    time then both give way, and never both go on.
     """
     path = folder / f"{lock.owner.pid}-{secrets.token_hex(8)}.json"
-    with _mutex(folder), ExitStack() as given_up:
-        given_up.callback(path.unlink, missing_ok=True)
-        files.write_atomically(path, codec.dumps(lock, version=_VERSION))
-        obstacle = _obstacle(path, lock)
-        if obstacle is not None:
-            return obstacle
-        given_up.pop_all()
-        return path
+    try:
+        with _mutex(folder), ExitStack() as given_up:
+            obstacle = _obstacle(path, lock)
+            if obstacle is None:
+                given_up.callback(path.unlink, missing_ok=True)
+                files.write_atomically(path, codec.dumps(lock, version=_VERSION))
+                obstacle = _obstacle(path, lock)
+            if obstacle is None:
+                given_up.pop_all()
+            return obstacle or path
+    except OSError as error:
+        raise files.trouble(error, f"The lock folder {folder} cannot be used") from error
 
 
 @contextmanager
 def _mutex(folder: Path) -> Iterator[None]:
     """A short lock around looking and taking. Its file stays: removing it would let two hold it."""
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(folder / "mutex", flags, files.PRIVATE_FILE)
-    except OSError as error:
-        raise files.trouble(error, f"The lock folder {folder} cannot be used") from error
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder / "mutex", flags, files.PRIVATE_FILE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_FLOCK:
-                raise files.trouble(error, f"{folder / 'mutex'} cannot be locked") from error
+                raise
         yield
     finally:
         os.close(descriptor)
 
 
 def _obstacle(own: Path, lock: _Lock) -> Locked | None:
-    """Who is in the way; the locks of the dead among them are removed."""
+    """Who is in the way; the locks of the dead are removed, in the way or not."""
     for path in sorted(own.parent.glob("[!.]*.json")):
         if path == own:
             continue
@@ -171,12 +172,13 @@ def _obstacle(own: Path, lock: _Lock) -> Locked | None:
             other = _read(path)
         except Misshapen as error:
             return _unreadable(path, error)
-        if other is None or not any(a.conflicts(b) for a in lock.wants for b in other.wants):
+        if other is None:
             continue
         liveness = other.owner.liveness(lock.owner)
-        if liveness is not Liveness.DEAD:
+        if liveness is Liveness.DEAD:
+            path.unlink(missing_ok=True)
+        elif any(a.conflicts(b) for a in lock.wants for b in other.wants):
             return _locked(path, other, liveness)
-        path.unlink(missing_ok=True)
     return None
 
 

@@ -150,6 +150,23 @@ class MappedFile:
     build_id: Annotated[str | None, "the GNU build id in hexadecimal, where it has one"] = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file that lives in memory (/dev/shm), whose contents are part of the snapshot."""
+
+    path: Annotated[str, "where it was"]
+    name: Annotated[str, "the file below `images` that holds its contents"]
+    mode: Annotated[Count, "its permissions"]
+    uid: Annotated[UserId, "its owner"]
+    gid: Annotated[UserId, "its group"]
+
+    def __post_init__(self) -> None:
+        if not is_image_name(self.name):
+            raise ValueError(f"{self.name[:80]!a} is not a name of a file below the folder of images")
+        if not self.path.startswith("/") or ".." in self.path.split("/"):
+            raise ValueError(f"{self.path[:80]!a} is not an absolute path")
+
+
 class EndKind(StrEnum):
     """What kind of thing leads out of the tree."""
 
@@ -298,6 +315,7 @@ class Manifest:
     images: Annotated[Images, "the files that CRIU wrote"]
     open_files: Annotated[tuple[OpenFile, ...], "files that were open"] = ()
     mapped_files: Annotated[tuple[MappedFile, ...], "libraries and other mapped files"] = ()
+    kept_files: Annotated[tuple[KeptFile, ...], "files in memory, whose contents are among the images"] = ()
     ends: Annotated[tuple[End, ...], "pipes, terminals and sockets that led out of the tree"] = ()
     ports: Annotated[tuple[ListeningPort, ...], "ports that the tree listened on"] = ()
     progress: Annotated[Progress, "how far the training was"] = field(default_factory=Progress)
