@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -15,9 +16,12 @@ from ckptctl.criu.program import Criu
 from ckptctl.criu.records import DumpStats
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.interrupt import Interrupt
+from ckptctl.process.control import standing, wait_until, walk
+from ckptctl.process.identity import NoSuchProcess, identify
 
 _OUTPUT = "dump.out"
 _TICK_S = 0.05
+_STOP_TIMEOUT_S = 5.0
 
 
 class Leave(Enum):
@@ -43,6 +47,8 @@ class DumpRequest:
     leave: Leave = Leave.STOPPED
     prefix: tuple[str, ...] = ()
     log_name: str = "dump.log"
+    # Where `prefix` leads elsewhere: the number of the root as it is seen from here.
+    outer_pid: int | None = None
 
     def argv(self, criu: Criu) -> tuple[str, ...]:
         """The whole command line. Raises FileTrouble where the empty plugin folder cannot be made."""
@@ -66,9 +72,13 @@ def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress:
     argv = request.argv(criu)
     child = command.start(argv, output=request.logs / _OUTPUT)
     try:
-        status = _wait(child, request.images, interrupt, on_progress)
+        status, reason = _wait(child, request.images, interrupt, on_progress)
     finally:
         child.close()
+    if status == 0 and request.leave is Leave.STOPPED:
+        _wait_until_stopped(request)
+    if reason is not None:
+        raise reason
     if status != 0:
         log = request.logs / request.log_name
         text = read_log(log) or read_log(request.logs / _OUTPUT)
@@ -81,7 +91,10 @@ def written_bytes(images: Path) -> int:
     return sum(path.stat().st_size for path in images.glob("pages-*.img"))
 
 
-def _wait(child: command.Child, images: Path, interrupt: Interrupt, on_progress: Callable[[int], None]) -> int:
+def _wait(
+    child: command.Child, images: Path, interrupt: Interrupt, on_progress: Callable[[int], None]
+) -> tuple[int, BaseException | None]:
+    """The exit status of criu, and why it was asked to stop."""
     reason: BaseException | None = None
 
     def tick() -> None:
@@ -98,9 +111,23 @@ def _wait(child: command.Child, images: Path, interrupt: Interrupt, on_progress:
             # Not even Ctrl-C may leave criu alone with the tree: it is asked to stop and waited for.
             reason = reason or error
             continue
-        if reason is not None:
-            raise reason
-        return status
+        return status, reason
+
+
+def _wait_until_stopped(request: DumpRequest) -> None:
+    """Wait for the SIGSTOP that criu sends last: it takes effect a moment after criu has gone.
+
+    Who looked before would take the tree for a running one, and leave it to stop for good.
+    """
+    pid = request.outer_pid or (None if request.prefix else request.root_pid)
+    if pid is None:
+        return
+    with contextlib.suppress(NoSuchProcess):
+        tree = walk(identify(pid))
+        wait_until(
+            lambda: all(now.stopped or now.gone for now in map(standing, tree)),
+            timeout_s=_STOP_TIMEOUT_S,
+        )
 
 
 def _cancel_all(child: command.Child, images: Path) -> None:
