@@ -137,7 +137,10 @@ def _extra(folder: SnapshotFolder, expected: set[str]) -> Iterator[Damage]:
 
 def _exposed(folder: SnapshotFolder) -> Iterator[Damage]:
     for path in (folder.path, *_walk(folder.path)):
-        mode = path.lstat().st_mode
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            continue  # gone: whatever misses it says so
         if mode & (stat.S_IRWXG | stat.S_IRWXO) and not stat.S_ISLNK(mode):
             detail = f"mode {stat.S_IMODE(mode):04o}"
             yield Damage(path.relative_to(folder.path).as_posix(), Problem.EXPOSED, detail)

@@ -113,6 +113,16 @@ def hold(folder: Path, wants: Sequence[Want], owner: Owner, *, wait_s: float, in
             path.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, here: Owner) -> None:
+    """Remove the locks of owners that are dead: they hold nobody up, but somebody may wonder. Nothing is raised."""
+    with suppress(OSError):
+        for path in folder.glob("[!.]*.json"):
+            with suppress(Misshapen):
+                lock = _read(path)
+                if lock is not None and lock.owner.liveness(here) is Liveness.DEAD:
+                    path.unlink(missing_ok=True)
+
+
 def _acquire(folder: Path, lock: _Lock, wait_s: float, interrupt: Interrupt) -> Path:
     files.make_private_folder(folder)
     deadline = time.monotonic() + wait_s

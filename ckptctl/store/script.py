@@ -1,6 +1,7 @@
 """restore.sh: the exact criu command for the day without ckptctl, with the checks that a person would forget.
 
-The script changes nothing by itself: where a pid is taken or a file has another size it says what to do, and ends.
+The script overwrites nothing: where a pid is taken or a file is not as it was it says what to do, and ends. Only files
+of /dev/shm and the like that are gone, with the machine's last boot say, are put back from the images.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckptctl import files
-from ckptctl.store.manifest import Direction, End, EndKind, Manifest, OpenFile
+from ckptctl.store.manifest import Direction, End, EndKind, KeptFile, Manifest, OpenFile
 
 _HEAD = """\
 #!/bin/sh
@@ -60,6 +61,21 @@ need_size() {{
 {checks}
 """
 
+_KEPT = """
+# Files that live in memory: their contents are among the images.
+put_back() {{
+    if [ ! -e "$5" ]; then
+        mkdir -p -- "$(dirname -- "$5")"
+        (umask 077 && cp -- "$here/images/$1" "$5")
+        chown -- "$3:$4" "$5"
+        chmod -- "$2" "$5"
+    elif ! cmp -s -- "$here/images/$1" "$5"; then
+        complain "$5 is not as it was at the dump. If nobody needs it, move it away."
+    fi
+}}
+{puts}
+"""
+
 _TAIL = """
 [ "$trouble" -eq 0 ] || exit 1
 {ends}
@@ -80,6 +96,7 @@ def restore_script(manifest: Manifest) -> str:
     parts = [
         _HEAD.format(facts=_facts(manifest), criu=shlex.quote(manifest.criu.path)),
         _PIDS.format(ids=textwrap.fill(" ".join(map(str, ids)), 110).replace("\n", " \\\n    ")),
+        _KEPT.format(puts="\n".join(map(_put_back, manifest.kept_files))) if manifest.kept_files else "",
         _SIZES.format(checks="\n".join(dict.fromkeys(sizes))) if sizes else "",
         _TAIL.format(ends=_explain_ends(manifest.ends), words=" \\\n".join(_words(manifest))),
     ]
@@ -135,6 +152,10 @@ def _explain_ends(ends: tuple[End, ...]) -> str:
 
 def _need_size(file: OpenFile) -> str:
     return f"need_size {file.size_bytes} {shlex.quote(file.path)}"
+
+
+def _put_back(file: KeptFile) -> str:
+    return f"put_back {shlex.quote(file.name)} {file.mode:o} {file.uid} {file.gid} {shlex.quote(file.path)}"
 
 
 def _comment(text: str) -> str:

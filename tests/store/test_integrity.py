@@ -139,6 +139,11 @@ def test_no_images_at_all(snapshot: SnapshotFolder) -> None:
     assert structure(snapshot) == [(f"images/{name}", Problem.MISSING) for name in sorted(IMAGES)]
 
 
+def test_no_snapshot_at_all(tmp_path: Path) -> None:
+    (damage,) = verify_structure(SnapshotFolder(tmp_path / "none"))
+    assert (damage.name, damage.problem) == ("manifest.json", Problem.UNREADABLE)
+
+
 def test_it_can_be_interrupted(snapshot: SnapshotFolder) -> None:
     class Now:
         def check(self) -> None:

@@ -37,6 +37,7 @@ def manifests(draw: st.DrawFn) -> Any:
             pid,
             cmdline=tuple(draw(st.lists(os_text, max_size=3))),
             cwd=draw(st.none() | os_text),
+            threads=(pid,),
             environment=draw(st.none() | st.dictionaries(os_text, os_text, max_size=3)),
         )
         for pid in numbers
@@ -113,7 +114,7 @@ def test_fields_of_later_versions_are_passed_over() -> None:
 
 def test_fields_that_came_later_may_be_absent() -> None:
     raw = _raw()
-    for name in ("open_files", "ends", "ports", "progress", "tags", "note", "mapped_files"):
+    for name in ("open_files", "ends", "ports", "progress", "tags", "note", "mapped_files", "kept_files"):
         del raw[name]
     manifest = from_json(json.dumps(raw).encode(), "it")
     assert manifest.open_files == ()
@@ -165,6 +166,7 @@ def test_earlier_versions_are_taken_up_step_by_step() -> None:
         (("criu", "options", 0, "flag"), "x", r"criu.options\[0\]: the flag of an option begins with a dash"),
         (("progress", "metrics", "loss"), "low", r"progress.metrics\['loss'\]: expected a number, found a string"),
         (("progress", "metrics", "loss"), 10**400, r"progress.metrics\['loss'\]: the number is too large"),
+        (("progress", "step"), -1, r"progress.step: expected a number from 0"),
         (("ended",), 1, r"ended: expected true or false, found a number"),
         (("created",), "yesterday", r"created: expected a time such as"),
         (("created",), "2026-11-20T19:30:00", r"created: expected a time such as"),

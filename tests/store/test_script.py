@@ -21,6 +21,7 @@ from ckptctl.store.manifest import (
     End,
     EndKind,
     FileUser,
+    KeptFile,
     Manifest,
     OpenFile,
     ProcessRecord,
@@ -78,6 +79,7 @@ def harmless(program: Path | str, /, **changes: object) -> Manifest:
         "tree": Tree(FREE, (process(),)),
         "criu": CriuRecord(str(program), "4.2.1", (CriuOption("--tcp-close", None, "why"),)),
         "open_files": (),
+        "kept_files": (),
         "ends": (),
     }
     return make_manifest(**{**fields, **changes})
@@ -166,6 +168,23 @@ def test_files_of_another_size_are_named_before_criu_runs(tmp_path: Path, fake_c
     assert f"{tmp_path}/missing must have 5 bytes; it is now: missing." in said[1]
     assert (tmp_path / "grown").read_bytes() == b"1234567"
     assert not (fake_criu.parent / "words").exists()
+
+
+def test_files_in_memory_are_put_back_where_they_are_gone(tmp_path: Path, fake_criu: Path) -> None:
+    memory = tmp_path / "shm" / "a 'b"
+    kept = (KeptFile(str(memory), "kept-000.bin", 0o640, os.geteuid(), os.getegid()),)
+    path = written(tmp_path / "snapshot", harmless(fake_criu, kept_files=kept, open_files=(opened(memory, 5),)))
+    (tmp_path / "snapshot" / "images").mkdir()
+    (tmp_path / "snapshot" / "images" / "kept-000.bin").write_bytes(b"12345")
+    assert run(path).returncode == 0
+    assert memory.read_bytes() == b"12345"
+    assert memory.stat().st_mode & 0o777 == 0o640
+    assert run(path).returncode == 0
+    memory.write_bytes(b"54321")
+    done = run(path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{memory} is not as it was at the dump.")
+    assert memory.read_bytes() == b"54321"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
