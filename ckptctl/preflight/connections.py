@@ -104,8 +104,8 @@ def _pipes(tree: Tree, _machine: Machine) -> Iterator[Problem]:
             yield Problem(
                 Level.WARNING,
                 f"Process {_label(tree, pipe.readers or pipe.writers)} {'reads from' if reads else 'writes to'}"
-                f" {_holder(pipe.outside)} by a pipe ({_descriptors(tree, pipe)}): after a restore nobody is at its"
-                " other end unless it is connected anew.",
+                f" {_holder(pipe.outside)} by a pipe ({_descriptors(tree, pipe)}): a restore cannot bring that one back"
+                f" and {'ends what is read there' if reads else 'sends what is written there elsewhere'}.",
                 (("pipe", pipe.name), ("outside", str(pipe.outside.pid))),
             )
 
@@ -116,7 +116,7 @@ def _terminals(tree: Tree, _machine: Machine) -> Iterator[Problem]:
             yield Problem(
                 Level.WARNING,
                 f"Process {_label(tree, terminal.holders)} has the terminal {terminal.path} of a process outside the"
-                " tree: after a restore it has another one, or none.",
+                " tree: a restore gives it another one.",
                 (("terminal", terminal.path), ("pids", ", ".join(map(str, terminal.holders)))),
             )
 

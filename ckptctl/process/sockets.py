@@ -257,7 +257,18 @@ def _unix_path(name: bytes) -> str:
 def _inet_sockets(holders: Mapping[int, tuple[int, ...]]) -> tuple[InetSocket, ...]:
     rows = list(_inet_rows(holders))
     ends = {(row.protocol, row.local, row.remote) for row in rows}
-    return tuple(replace(row, peer_inside=(row.protocol, row.remote, row.local) in ends) for row in rows)
+    listening = {row.local for row in rows if row.state is TcpState.LISTEN}
+    return tuple(replace(row, peer_inside=_peer_inside(row, ends, listening)) for row in rows)
+
+
+def _peer_inside(
+    row: InetSocket, ends: set[tuple[Protocol, tuple[str, int], tuple[str, int]]], listening: set[tuple[str, int]]
+) -> bool:
+    """Whether the other end is in the tree too, be it one that its listening socket has not accepted yet."""
+    if (row.protocol, row.remote, row.local) in ends:
+        return True
+    port = row.remote[1]
+    return row.connected and any((host, port) in listening for host in (row.remote[0], "0.0.0.0", "::"))
 
 
 def _inet_rows(holders: Mapping[int, tuple[int, ...]]) -> Iterator[InetSocket]:

@@ -4,7 +4,7 @@ import argparse
 import mmap
 import os
 
-from shape import arguments, run
+from shape import arguments, need, run
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 options = arguments(add)
+need(os.access(options.path, os.R_OK | os.W_OK), f"no {options.path}")
 device = os.open(options.path, os.O_RDWR)
 area = (
     mmap.mmap(device, 4096, mmap.MAP_PRIVATE if options.path == "/dev/zero" else mmap.MAP_SHARED)

@@ -1,4 +1,5 @@
 """A flock through a descriptor that a process outside the tree holds too, as `flock FILE COMMAND` leaves it."""
+# ruff: noqa: SIM115 - what is opened stays open
 
 import fcntl
 import time

@@ -3,10 +3,10 @@
 import ctypes
 import mmap
 
-from shape import arguments, check, libc, run
+from shape import arguments, libc, need, run
 
 options = arguments(lambda parser: parser.add_argument("--mapped", action="store_true"))
 ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
-check(ring >= 0, "no io_uring")
+need(ring >= 0, "no io_uring")
 area = mmap.mmap(ring, 4096) if options.mapped else None
 run(lambda k: None, options)

@@ -1,9 +1,9 @@
-"""A process, or a child of one (--child), in a namespace of its own: --kind uts, ipc, net, mnt, pid, user, cgroup, time."""
+"""A process, or a child of one (--child), in a namespace of its own (--kind)."""
 
 import argparse
 import os
 
-from shape import arguments, ask, check, child, libc, run, serve
+from shape import arguments, ask, child, libc, need, run, serve
 
 KINDS = {
     "uts": 0x04000000,
@@ -26,7 +26,7 @@ options = arguments(add)
 
 
 def part() -> None:
-    check(libc.unshare(KINDS[options.kind]) == 0, "no namespace")
+    need(libc.unshare(KINDS[options.kind]) == 0, "no namespace")
 
 
 ask_read, ask_write = os.pipe()

@@ -1,4 +1,5 @@
 """An open file whose name is gone while another hard link to it remains, and one whose folder was removed too."""
+# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import os
 

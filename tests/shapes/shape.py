@@ -8,8 +8,10 @@ How a shape is judged, by its LOG alone (`support.shapes.judge` does it):
   process that began anew, or skipped or repeated a step, betrays itself;
 - before each line the shape checks what it holds (lock still held, child still answering, memory intact); the first
   thing amiss is written as `BROKEN what`, and the shape ends with status 1;
+- a shape that this kernel does not let be ends with status 77 before `ready`;
 - after N seconds the last line is `done`, and the shape ends with status 0.
 """
+# ruff: noqa: SIM115 - what is opened stays open
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from typing import IO
 
 TICK_S = 0.02
+UNAVAILABLE = 77
 PR_SET_PDEATHSIG = 1
 Step = Callable[[int], None]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +40,13 @@ def check(holds: object, what: str) -> None:
     """Raise Broken with `what` unless `holds`."""
     if not holds:
         raise Broken(what)
+
+
+def need(there: object, what: str) -> None:
+    """End with status 77 unless the kernel offers `what`: the shape cannot be had here."""
+    if not there:
+        print(f"there is {what} here: {os.strerror(ctypes.get_errno())}", file=sys.stderr, flush=True)
+        end(UNAVAILABLE)
 
 
 def arguments(add: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:

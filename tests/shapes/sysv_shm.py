@@ -2,12 +2,12 @@
 
 import ctypes
 
-from shape import arguments, check, libc, run
+from shape import arguments, check, libc, need, run
 
 options = arguments()
 libc.shmat.restype = ctypes.c_void_p
 segment = libc.shmget(0, 1 << 20, 0o1600)
-check(segment >= 0, "no segment")
+need(segment >= 0, "no segment")
 address = libc.shmat(segment, None, 0)
 libc.shmctl(segment, 0, None)
 ctypes.memset(address, 7, 16)

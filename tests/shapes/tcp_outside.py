@@ -5,6 +5,7 @@ A client that loses the connection connects again, unless --strict: then it must
 
 import contextlib
 import socket
+import threading
 
 from shape import answer, arguments, check, run, stranger
 
@@ -16,9 +17,13 @@ address = listener.getsockname()
 def serve() -> None:
     while True:
         connection, _ = listener.accept()
-        with contextlib.suppress(ConnectionError):
-            while request := connection.recv(64):
-                connection.sendall(answer(int(request)))
+        threading.Thread(target=reply, args=(connection,), daemon=True).start()
+
+
+def reply(connection: socket.socket) -> None:
+    with contextlib.suppress(ConnectionError):
+        while request := connection.recv(64):
+            connection.sendall(answer(int(request)))
 
 
 stranger(serve, options.seconds)

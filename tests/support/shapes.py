@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from support.jobs import Job, Jobs
 from support.waiting import lines, wait_for
 
 FOLDER: Final = Path(__file__).parents[1] / "shapes"
+_UNAVAILABLE: Final = 77
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A shape that runs: its job, and the log by which it is judged."""
+    """A shape that runs: its job, the log by which it is judged, and the root of its tree."""
 
     job: Job
     log: Path
-
-    @property
-    def pid(self) -> int:
-        return self.job.pid
+    pid: int
 
     def lines(self) -> list[str]:
         """The complete lines of the log."""
         return lines(self.log)
 
     def wait_ready(self, timeout_s: float = 60) -> None:
-        """Wait until the shape is set up; AssertionError with what it said where it ends before."""
+        """Wait until the shape is set up; AssertionError with what it said where it ends before.
+
+        Skips the test where the kernel lacks what the shape is about.
+        """
         wait_for(
             lambda: self.lines() or self.job.process.returncode is not None,
             timeout_s,
             f"`ready` of {self.job}",
         )
+        if self.job.process.returncode == _UNAVAILABLE:
+            pytest.skip(f"this kernel does not let {self.job} be")
         assert self.lines()[:1] == ["ready"], f"{self.job} ended before it was ready"
 
     def wait_steps(self, count: int, timeout_s: float = 60) -> int:
@@ -64,10 +69,13 @@ def judge(log_lines: list[str]) -> int:
 
 
 @contextmanager
-def started(jobs: Jobs, name: str, *words: str, seconds: float = 60) -> Iterator[Shape]:
-    """Start a shape by its name, wait until it is ready, and remove what it left in /dev/shm afterwards."""
-    job = jobs([sys.executable, FOLDER / f"{name}.py", "log", "--seconds", str(seconds), *words])
-    shape = Shape(job, job.folder / "log")
+def started(jobs: Jobs, name: str, *words: str, seconds: float = 60, prefix: Sequence[str] = ()) -> Iterator[Shape]:
+    """Start a shape by its name, wait until it is ready, and remove what it left in /dev/shm afterwards.
+
+    `prefix` is a command that runs the shape in its own place (`unshare --ipc`).
+    """
+    job = jobs([*prefix, sys.executable, FOLDER / f"{name}.py", "log", "--seconds", str(seconds), *words])
+    shape = Shape(job, job.folder / "log", job.pid)
     try:
         shape.wait_ready()
         yield shape
