@@ -21,7 +21,7 @@ from ckptctl.criu.records import RestoreStats
 from ckptctl.criu.restore import OUTPUT, RestoreRequest, restore_failed
 from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import end, walk
-from ckptctl.process.identity import ProcessId, identify
+from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
 
 INIT_PROGRAM = Path(__file__).with_name("namespace_init.py")
 _TICK_S = 0.02
@@ -80,7 +80,8 @@ def _namespace(pid: str, kind: str) -> Path:
 def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> NamespaceResult:
     """Restore the tree beside whatever has its numbers. Whatever is raised, nothing of the tree is left.
 
-    `request.parent` must be INIT. Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged.
+    `request.parent` must be INIT. Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, and
+    NoSuchProcess for a root that ended at once.
     """
     request.pidfile.unlink(missing_ok=True)
     reading, writing = os.pipe()
@@ -124,15 +125,16 @@ def _read_status(reading: int, interrupt: Interrupt) -> int:
 
 
 def _find_inside(unshare: ProcessId, root_pid: int) -> tuple[ProcessId, ProcessId]:
-    _, init, *inside = walk(unshare)
-    for process in inside:
+    tree = walk(unshare)
+    for process in tree[2:]:
         if pid_inside(process.pid) == root_pid:
-            return init, process
-    raise ProcessLookupError(root_pid)
+            return tree[1], process
+    raise NoSuchProcess(f"The restored process {root_pid} ended at once.", hint="Look at the output of the job.")
 
 
 def _end_namespace(child: command.Child) -> None:
     """SIGKILL process 1 of the namespace: the kernel then ends all others in it."""
-    end(walk(identify(child.pid))[1:2])
-    child.wait()
+    unshare = identify(child.pid)
+    # It may only be about to start process 1: asked again until all is over.
+    child.wait(lambda: end(walk(unshare)[1:2]), _TICK_S)
     child.close()

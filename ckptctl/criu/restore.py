@@ -85,7 +85,8 @@ class RestoreResult:
 def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> RestoreResult:
     """Restore the tree into this PID namespace. Whatever is raised, nothing of the tree is left.
 
-    Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, FileTrouble.
+    Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, FileTrouble, and NoSuchProcess for
+    a root that ended at once. criu spins for ever on images whose pages are cut off: check their sizes before.
     """
     request.pidfile.unlink(missing_ok=True)
     child = command.start(

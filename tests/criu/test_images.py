@@ -68,8 +68,8 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     try:
         job = jobs(python(HOLDER))
         numbers = [int(word) for word in job.wait_for_lines(1)[0].split()]
-        threads = {int(name) for name in os.listdir(f"/proc/{job.pid}/task")}
-        inodes = {fd: os.readlink(f"/proc/{job.pid}/fd/{fd}") for fd in numbers[2:]}
+        threads = {int(task.name) for task in Path(f"/proc/{job.pid}/task").iterdir()}
+        inodes = {fd: str(Path(f"/proc/{job.pid}/fd/{fd}").readlink()) for fd in numbers[2:]}
         options = ("--tcp-established", "--network-lock", "nftables")
         request = DumpRequest(job.pid, images, logs, options, Leave.RUNNING)
         dump(find(os.environ), request, interrupt=Never(), on_progress=lambda _: None)
@@ -106,7 +106,7 @@ def test_memory_names_the_program_and_the_folder(held: Held, read: Images) -> No
     program = read.open_files.regular_file(memory.executable_id)
     folder = read.open_files.regular_file(memory.cwd_id)
     assert program is not None
-    assert program.path == os.readlink(f"/proc/{held.job.pid}/exe")
+    assert program.path == str(Path(f"/proc/{held.job.pid}/exe").readlink())
     assert len(program.build_id) in (0, 40)
     assert folder is not None
     assert folder.path == str(held.job.folder)
