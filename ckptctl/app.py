@@ -54,13 +54,17 @@ class App:
         )
 
     def repair(self) -> tuple[Recovery, ...]:
-        """Finish or undo what a ckptctl that was killed has left. Costs a look at a folder where there is nothing."""
-        folder = self.settings.state / "journal"
-        if not folder.is_dir() or not any(folder.iterdir()):
+        """Finish or undo what a ckptctl that was killed has left. Costs a look at two folders where there is nothing."""
+        places = [self.settings.state / "journal", self.settings.state / "locks", self.settings.store / "locks"]
+        if not any(place.is_dir() and any(place.glob("[!.]*.json")) for place in places):
             return ()
         from ckptctl.snapshot.recover import recover
+        from ckptctl.store.locks import sweep
 
-        return recover(self.services)
+        recovered = recover(self.services)
+        for folder in places[1:]:
+            sweep(folder, self.services.owner)
+        return recovered
 
     def existing_store(self) -> Store:
         """The store, which must be there. Raises StoreMissing, StoreUnsafe."""

@@ -119,7 +119,7 @@ def test_kills_at_random_moments(counting: Shape, ckptctl: CommandLine) -> None:
         verb = "dump" if counting.job.running() else "restore"
         words = ["dump", "--pid", str(counting.pid)] if verb == "dump" else ["restore", "latest"]
         process = ckptctl.start(*words)
-        time.sleep(chance.uniform(0.05, 0.45))
+        time.sleep(chance.uniform(0.05, 0.9))
         process.kill()
         if process.wait() == -signal.SIGKILL:
             killed[verb] += 1
