@@ -132,7 +132,7 @@ class RegularFile:
 
 @dataclass(frozen=True, slots=True)
 class PipeEnd:
-    """One open end of a pipe or fifo: O_RDONLY, O_WRONLY or (rare) O_RDWR in `flags`; a fifo's has no flags."""
+    """One open end of a pipe: O_RDONLY, O_WRONLY or (rarely) O_RDWR in `flags`."""
 
     file_id: int
     flags: int

@@ -177,6 +177,33 @@ def test_stopped_at_any_moment_nothing_is_left(
     assert stopped > 0
 
 
+def test_a_dump_inside_is_cancelled_like_any_other(
+    program_found: Criu,
+    start_job: Jobs,
+    dumped: Callable[..., RestoreRequest],
+    new_folders: Callable[[], tuple[Path, Path]],
+) -> None:
+    big = "import os, time\nb = bytearray(os.urandom(1 << 20) * 512)\nfor k in range(9999):\n  print(k, flush=True)\n"
+    job = start_job(python(big + "  time.sleep(0.01)"), append=True)
+    job.wait_for_lines(3)
+    request = dumped(job.pid, Leave.STOPPED)
+    job.kill()
+    result = restore_in_new_pid_namespace(program_found, request, interrupt=Never())
+    images, logs = new_folders()
+    pid = result.root.pid
+    again = DumpRequest(pid_inside(pid), images, logs, prefix=enter_namespaces_prefix(pid), outer_pid=pid)
+
+    def stop_amid_the_pages(written_bytes: int) -> None:
+        if written_bytes:
+            raise Interrupted("asked to stop")
+
+    with pytest.raises(Interrupted):
+        dump(program_found, again, interrupt=Never(), on_progress=stop_amid_the_pages)
+    assert find_running(images) == ()
+    grows(job)
+    ended(result)
+
+
 def test_there_is_nothing_to_enter_for_a_process_of_ours() -> None:
     assert enter_namespaces_prefix(os.getpid()) == ()
     assert pid_inside(os.getpid()) == os.getpid()
