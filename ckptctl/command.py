@@ -22,6 +22,13 @@ _TAIL_LINES: Final = 20
 _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
+_RUN_MODULE: Final = """
+import runpy, sys
+_, root, *sys.argv = sys.argv
+sys.path.append(root)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
 
 class CommandMissing(CkptctlError):
     """A program that is needed is not installed."""
@@ -188,13 +195,13 @@ def start_captured(
         Path(name).unlink()
 
 
-def python_module(module: str, *arguments: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command line that runs a module of ckptctl in a Python of its own, and what its environment needs for that.
+def python_module(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command line that runs a module of ckptctl in a Python of its own, with the packages that we see.
 
-    The modules of this program are found wherever we found them; the working folder is not searched.
+    The working folder is not searched, and the folder that ckptctl was found in comes last, so that nothing in it
+    can take the place of a module of the standard library.
     """
-    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return (sys.executable, "-P", "-m", module, *arguments), {"PYTHONPATH": os.pathsep.join(search)}
+    return (sys.executable, "-P", "-c", _RUN_MODULE, str(Path(__file__).parent.parent), module, *arguments)
 
 
 def command_failed(completed: Completed) -> CommandFailed:

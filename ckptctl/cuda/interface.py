@@ -174,7 +174,8 @@ class _Agent:
 
     def _read(self) -> None:
         """Hand each answer to the thread that waits for it; None to all of them when the agent is gone."""
-        with suppress(OSError):
+        # The last line of an agent that was killed may be cut off: that is its end, too.
+        with suppress(OSError, ValueError):
             for line in self._lines:
                 answer = json.loads(line)
                 with self._sending:
@@ -203,9 +204,9 @@ def open_interface(environment: Mapping[str, str] | None = None) -> DriverInterf
 def _start(environment: Mapping[str, str]) -> tuple[command.Child, BinaryIO, socket.socket]:
     """The agent, what it writes besides answers, and our end of its channel."""
     ours, theirs = socket.socketpair()
-    argv, needed = command.python_module("ckptctl.cuda.agent", str(theirs.fileno()))
+    argv = command.python_module("ckptctl.cuda.agent", str(theirs.fileno()))
     try:
-        child, said = command.start_captured(argv, environment={**needed, **environment}, pass_fds=(theirs.fileno(),))
+        child, said = command.start_captured(argv, environment=environment, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()
         raise

@@ -75,8 +75,7 @@ def read_gpu_facts(*, timeout_s: float = 30.0, environment: Mapping[str, str] | 
 
     Raises nothing because a GPU, a driver or a library is missing, broken or silent: `reason` says so.
     """
-    argv, needed = command.python_module("ckptctl.host.nvml")
-    child, said = command.start_captured(argv, environment={**needed, **(environment or {})})
+    child, said = command.start_captured(command.python_module("ckptctl.host.nvml"), environment=environment)
     with said:
         try:
             status = _wait(child, timeout_s)

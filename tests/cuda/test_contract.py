@@ -98,7 +98,7 @@ def test_a_lock_waits_for_work_that_was_submitted_and_gives_up_in_time(
 ) -> None:
     code = (
         "import ctypes, time; cuda = ctypes.CDLL('libcuda.so.1'); assert cuda.cuInit(0) == 0\n"
-        "assert cuda.fakegpuSubmit(1500) == 0; print('submitted', flush=True)\n"
+        "assert cuda.fakegpuSubmit(800) == 0; print('submitted', flush=True)\n"
         "while True: time.sleep(0.01); assert cuda.cuCtxSynchronize() == 0; print('done', flush=True)\n"
     )
     job = start_job(python(code), environment=machine.environment)
@@ -143,8 +143,10 @@ def test_a_stopped_process_is_refused_instead_of_waited_for(driver: CheckpointDr
 def test_a_process_stopped_for_a_moment_is_waited_for(driver: CheckpointDriver, train: Training) -> None:
     job = train()
     job.signal(signal.SIGSTOP)
-    threading.Timer(0.1, job.signal, (signal.SIGCONT,)).start()
+    timer = threading.Timer(0.1, job.signal, (signal.SIGCONT,))
+    timer.start()
     assert driver.state(job.pid) is CudaState.RUNNING
+    timer.join()
 
 
 @pytest.fixture
@@ -328,10 +330,9 @@ def test_an_operation_goes_to_its_end_when_ckptctl_is_killed(
     driver.lock(job.pid, TIMEOUT_MS)
     if action == "restore":
         driver.checkpoint(job.pid)
-    machine.set_faults(f"{action} delay=1500")
+    machine.set_faults(f"{action} delay=500")
     caller = start_caller(machine, driver, action, job.pid)
-    wait_for(lambda: (machine.folder / f"control/{job.pid}.lock").exists(), 5)
-    time.sleep(0.7)
+    wait_for(lambda: machine.doing(job.pid) == action, 10)
     os.killpg(caller.pid, number)
     assert caller.wait(10) != 0
     # A state is asked of the target itself, which answers when it is done.
@@ -348,9 +349,9 @@ def test_only_one_operation_at_a_time_runs_on_a_process(
 ) -> None:
     job = train()
     driver.lock(job.pid, TIMEOUT_MS)
-    machine.set_faults("checkpoint delay=1000")
+    machine.set_faults("checkpoint delay=500")
     caller = start_caller(machine, driver, "checkpoint", job.pid)
-    time.sleep(0.5)
+    wait_for(lambda: machine.doing(job.pid) == "checkpoint", 10)
     caller.kill()
     with pytest.raises(CudaWrongState):
         driver.unlock(job.pid)  # waits for the checkpoint of the killed caller first

@@ -295,6 +295,17 @@ static int act(const struct request *request, int caller)
 	return result;
 }
 
+/* Tells tests that an action is under way, and which. */
+static void tell(const char *action)
+{
+	char path[512], temporary[512];
+	FILE *file = fopen(in_folder(temporary, sizeof(temporary), "control/%d.doing.new", getpid()), "we");
+
+	fputs(action, file);
+	fclose(file);
+	rename(temporary, in_folder(path, sizeof(path), "control/%d.doing", getpid()));
+}
+
 static int take_request(long *number, int *caller, struct request *request)
 {
 	char path[512];
@@ -341,8 +352,12 @@ static void *serve(void *ready)
 		struct request request;
 		long number;
 		int caller;
-		if (take_request(&number, &caller, &request))
-			reply(number, act(&request, caller));
+		if (take_request(&number, &caller, &request)) {
+			tell(request.action);
+			int result = act(&request, caller);
+			tell("");
+			reply(number, result);
+		}
 		sleep_ms(1);
 	}
 	return NULL;

@@ -83,6 +83,13 @@ class FakeGpu:
         temporary.write_text("".join(f"{fault}\n" for fault in faults))
         temporary.replace(self.folder / "faults")
 
+    def doing(self, pid: int) -> str:
+        """The action that the driver carries out on a process at this moment; empty for none."""
+        try:
+            return (self.folder / f"control/{pid}.doing").read_text()
+        except FileNotFoundError:
+            return ""
+
     def used_bytes(self, card: Card) -> int:
         """Device memory in use on a GPU by processes that live or lived."""
         return sum(file.stat().st_size for file in (self.folder / "memory" / card.uuid).glob("*"))
