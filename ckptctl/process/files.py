@@ -183,7 +183,7 @@ def _read_file(pid: int, fd: int) -> tuple[OpenFile | None, str]:
         return None, ""
     info = proc.read(f"/proc/{pid}/fdinfo/{fd}")
     fields = proc.colon_fields(info)
-    path, deleted = proc.without_deleted(target)
+    path, deleted = proc.without_deleted(target, status.st_ino)
     kind = kind_of(target, status)
     special = (os.major(status.st_rdev), os.minor(status.st_rdev)) if status.st_rdev else None
     file = OpenFile(

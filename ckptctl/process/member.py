@@ -224,8 +224,10 @@ def _identity(status: dict[str, str]) -> Identity:
 
 
 def _place(path: str) -> Place | None:
-    target = proc.link(path)
-    return None if target is None else Place(*proc.without_deleted(target))
+    target, status = proc.link(path), proc.stat(path)
+    if target is None or status is None:
+        return None
+    return Place(*proc.without_deleted(target, status.st_ino))
 
 
 def command_words(pid: int) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _matters(line: str) -> bool:
 def _mapping(pid: int, words: list[str]) -> Mapping:
     start, end = (int(text, 16) for text in words[0].split("-"))
     major, minor = (int(text, 16) for text in words[3].split(":"))
-    path, deleted = proc.without_deleted(words[5].strip() if len(words) > 5 else "")
+    path, deleted = proc.without_deleted(words[5].strip() if len(words) > 5 else "", int(words[4]))
     status = proc.stat(f"/proc/{pid}/map_files/{start:x}-{end:x}") if words[4] != "0" else None
     special = (os.major(status.st_rdev), os.minor(status.st_rdev)) if status and status.st_rdev else None
     return Mapping(

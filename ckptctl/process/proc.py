@@ -58,9 +58,17 @@ def colon_fields(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def without_deleted(path: str) -> tuple[str, bool]:
-    """The path without the kernel's mark of a deleted file, and whether it bore the mark."""
-    return (path.removesuffix(DELETED), True) if path.endswith(DELETED) else (path, False)
+def without_deleted(path: str, inode: int) -> tuple[str, bool]:
+    """The path without the kernel's mark of a deleted file, and whether it bore the mark.
+
+    A file may be called so itself: then there is one of that name with this inode.
+    """
+    if not path.endswith(DELETED):
+        return path, False
+    status = stat(path)
+    if status is not None and status.st_ino == inode:
+        return path, False
+    return path.removesuffix(DELETED), True
 
 
 def may_list(folder: str) -> bool:

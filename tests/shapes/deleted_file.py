@@ -2,7 +2,6 @@
 
 --sparse-gib makes it that many GiB larger, by a hole.
 """
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import argparse
 import os

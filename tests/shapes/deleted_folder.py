@@ -1,5 +1,4 @@
 """A working folder that was removed."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import os
 

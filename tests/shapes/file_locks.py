@@ -1,5 +1,4 @@
 """A flock, a POSIX record lock and a lock of an open file description, which nobody else may get."""
-# ruff: noqa: SIM115 - what is opened stays open
 
 import errno
 import fcntl

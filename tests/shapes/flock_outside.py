@@ -1,5 +1,4 @@
 """A flock through a descriptor that a process outside the tree holds too, as `flock FILE COMMAND` leaves it."""
-# ruff: noqa: SIM115 - what is opened stays open
 
 import fcntl
 import time

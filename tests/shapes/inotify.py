@@ -1,5 +1,4 @@
 """A watch on a folder: a file written there must still be reported."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import os
 import select

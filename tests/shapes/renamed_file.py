@@ -1,5 +1,4 @@
 """An open file whose name is gone while another hard link to it remains, and one whose folder was removed too."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import os
 

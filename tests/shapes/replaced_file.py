@@ -1,5 +1,4 @@
 """An open file that has lost its name to another file, while a hard link to it remains elsewhere."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import os
 

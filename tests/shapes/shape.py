@@ -11,7 +11,6 @@ How a shape is judged, by its LOG alone (`support.shapes.judge` does it):
 - a shape that this kernel does not let be ends with status 77 before `ready`;
 - after N seconds the last line is `done`, and the shape ends with status 0.
 """
-# ruff: noqa: SIM115 - what is opened stays open
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """Memory shared with a child in three ways: anonymous, a memfd, and a deleted file of /dev/shm as torch makes them."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import mmap
 import os

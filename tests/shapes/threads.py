@@ -1,5 +1,6 @@
-"""A pool of threads, each of which works at every step."""
+"""A pool of threads, all of which are there and work at every step."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from shape import answer, arguments, check, run
@@ -7,10 +8,16 @@ from shape import answer, arguments, check, run
 THREADS = 16
 options = arguments(lambda parser: parser.add_argument("--threads", type=int, default=THREADS))
 pool = ThreadPoolExecutor(options.threads)
+together = threading.Barrier(options.threads)
+
+
+def work(k: int) -> bytes:
+    together.wait(20)
+    return answer(k)
 
 
 def step(k: int) -> None:
-    got = list(pool.map(answer, range(k, k + options.threads)))
+    got = list(pool.map(work, range(k, k + options.threads)))
     check(got == [answer(number) for number in range(k, k + options.threads)], "a thread computed wrongly")
 
 

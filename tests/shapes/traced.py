@@ -1,5 +1,4 @@
 """A process that a stranger traces, as under strace or a debugger. CRIU cannot trace it too."""
-# ruff: noqa: SIM115 - what is opened stays open
 
 import os
 import time

@@ -1,5 +1,4 @@
 """A log that was truncated and opened without O_APPEND, as shells do it with `>`."""
-# ruff: noqa: SIM115 - what is opened stays open
 
 from shape import arguments, run
 

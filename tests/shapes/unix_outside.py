@@ -6,7 +6,6 @@ datagram_pair: one end of a datagram socket pair. sendto: sends to the stranger'
 unaccepted: connected to a server that never accepts. unaccepted_inside: that server is our own.
 listener: our server, the stranger is its client. --absolute: the name of the socket is an absolute path.
 """
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import argparse
 import os

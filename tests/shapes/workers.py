@@ -1,5 +1,4 @@
 """Python's multiprocessing: two workers, a semaphore, a lock, a queue and shared memory with a name."""
-# ruff: noqa: PTH - calls of the operating system are what this is about
 
 import hashlib
 import multiprocessing
