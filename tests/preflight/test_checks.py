@@ -1,10 +1,11 @@
-"""The checks as data, and those whose facts this machine may not have: real trees and machines with one fact changed."""
+"""The checks as data, and those whose facts this machine may lack: real trees and machines with one fact changed."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_connections_outside_want_a_network_lock(start_job: Jobs) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount namespace")
 def test_a_mount_namespace_is_a_warning(start_job: Jobs) -> None:
     job = start_job(["unshare", "--mount", "sh", "-c", "exec sleep 60 </dev/null >out 2>&1"])
-    wait_for(lambda: (job.folder / "out").exists(), 10, "the inner shell")
+    wait_for(lambda: Path(f"/proc/{job.pid}/comm").read_text() == "sleep\n", 10, "sleep")
     found = amiss(read_tree(job.pid))
     assert {name: finding.level for name, finding in found.items()} == {"mount-namespace": Level.WARNING}
 
