@@ -14,8 +14,10 @@ demo: setup criu ## train, dump half-way, restore, and compare the log with that
 
 .PHONY: test
 test: setup-dev criu-if-root ## linters and all tests
-	@$(pytest) -n $(workers) -m 'not quiet' $(pytest_options)
-	@$(pytest) -m quiet $(pytest_options)
+	@status=0; \
+	$(pytest) -n $(workers) -m 'not quiet' $(pytest_options) || status=1; \
+	$(pytest) -m quiet $(pytest_options) || status=1; \
+	exit $$status
 
 .PHONY: lint
 lint: setup-dev ## linters alone
