@@ -51,6 +51,11 @@ class SignalInterrupt:
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
 
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first of the signals that has come in."""
+        return self._received
+
     def check(self) -> None:
         """Raise Interrupted or Terminated if one of the signals has come in."""
         if self._received is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -64,12 +65,16 @@ def restore(
     from ckptctl.snapshot.restore import restore as bring_back
     from ckptctl.snapshot.rollback import Mode
     from ckptctl.snapshot.select import choose
-    from ckptctl.snapshot.supervise import supervise
+    from ckptctl.snapshot.supervise import Supervisor
 
     manner = Manner(json, quiet, verbose)
     if files not in [mode.value for mode in Mode]:
         raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
-    with session(manner, store=store, lock_wait=lock_wait) as app:
+    supervisor = Supervisor()
+    with ExitStack() as held:
+        if wait:
+            held.enter_context(supervisor.listening())
+        app = held.enter_context(session(manner, store=store, lock_wait=lock_wait))
         chosen = choose(app.store_if_any(), snapshot, run, app.services)
         request = RestoreRequest(
             folder=chosen.folder,
@@ -81,8 +86,8 @@ def restore(
             criu_options=tuple(criu_option or ()),
         )
         restored = bring_back(request, app.services)
-    emit(manner, "restore", restored.report, _words(restored.report))
-    return supervise(restored) if wait else 0
+        emit(manner, "restore", restored.report, _words(restored.report))
+        return supervisor.wait(restored, app.interrupt.received) if wait else 0
 
 
 def _words(report: RestoreReport) -> str:

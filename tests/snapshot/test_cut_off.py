@@ -150,7 +150,9 @@ def test_criu_killed_along_with_ckptctl_leaves_no_half_tree(
     """A machine out of memory kills both: what criu had forked by then is ended, and the snapshot restores again."""
     ckptctl("dump", "--pid", str(counting.pid)).check()
     process = ckptctl.start("restore", "latest")
-    criu = wait_for(lambda: subprocess.run(["pgrep", "-f", "criu restore"], capture_output=True).stdout.split(), 20, "criu")
+    criu = wait_for(
+        lambda: subprocess.run(["pgrep", "-f", "criu restore"], capture_output=True).stdout.split(), 20, "criu"
+    )
     process.kill()
     for pid in criu:
         subprocess.run(["kill", "-9", pid.decode()], capture_output=True)
