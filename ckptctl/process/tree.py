@@ -279,10 +279,10 @@ def _ancestors(root: Process) -> Iterator[int]:
 def _estimated_bytes(processes: tuple[Process, ...]) -> int:
     """Private memory of each process, and each shared or deleted file once: what CRIU writes, its metadata aside."""
     private = sum(item.memory.anonymous_bytes + item.memory.swapped_bytes for item in processes)
-    return private + sum(saved_files(processes).values())
+    return private + sum(_saved_files(processes).values())
 
 
-def saved_files(processes: Iterable[Process]) -> dict[tuple[int, int], int]:
+def _saved_files(processes: Iterable[Process]) -> dict[tuple[int, int], int]:
     """Bytes of every memfd, shared memory segment and deleted file, by device and inode: CRIU writes each once."""
     sizes: dict[tuple[int, int], int] = {}
     for process in processes:
