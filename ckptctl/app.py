@@ -54,7 +54,7 @@ class App:
         )
 
     def repair(self) -> tuple[Recovery, ...]:
-        """Finish or undo what a ckptctl that was killed has left. Costs a look at two folders where there is nothing."""
+        """Finish or undo what a ckptctl that was killed has left. Costs a look at folders if there is nothing."""
         places = [self.settings.state / "journal", self.settings.state / "locks", self.settings.store / "locks"]
         if not any(place.is_dir() and any(place.glob("[!.]*.json")) for place in places):
             return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) == ["--version"]:  # answered before anything is loaded
         sys.stdout.write(f"ckptctl {__version__}\n")
         return ExitStatus.DONE
+    # Snapshots hold every secret of the job, and criu creates its images as the umask says.
+    os.umask(0o077)
     from ckptctl.cli.commands import application
 
     json = "--json" in argv

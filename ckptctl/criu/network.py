@@ -109,3 +109,10 @@ def _delete_table(name: str) -> None:
 def _message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
     body = struct.pack("=BB", family, 0) + struct.pack(">H", resource) + attributes
     return struct.pack("=IHHII", 16 + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body
+
+
+def leads_outside(images: Images) -> bool:
+    """Whether a connection of the tree has its other end outside: the packet filter must then stay for the restore."""
+    connections = [one for one in images.open_files.inet_sockets if one.protocol == 6 and one.state in _REPAIRED]
+    ends = {(one.local_address, one.local_port) for one in connections}
+    return any((one.remote_address, one.remote_port) not in ends for one in connections)

@@ -6,14 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ckptctl.interrupt import Interrupt, Never
+from ckptctl.process import proc
 from ckptctl.process.identity import NoSuchProcess, ProcessId
 from ckptctl.process.member import State, read_stat
-from ckptctl.process.proc import Vanished
 from ckptctl.process.tree import descendants
 
 _POLL_S: Final = 0.01
@@ -52,7 +53,7 @@ def standing(process: ProcessId) -> Standing:
     """The state of a process now."""
     try:
         stat = read_stat(f"/proc/{process.pid}/stat")
-    except Vanished:
+    except proc.Vanished:
         return Standing(process, State.DEAD)
     return Standing(process, stat.state if stat.id == process else State.DEAD)
 
@@ -108,15 +109,27 @@ def wait_until(
 def taken(numbers: Iterable[int]) -> tuple[int, ...]:
     """Those of the pids or thread ids that are in use in this PID namespace, by zombies too.
 
-    /proc/N answers for thread ids as well, though a listing of /proc does not show them (proc(5)).
+    /proc/N answers for thread ids as well, though a listing of /proc does not show them (proc(5)). The kernel also
+    keeps a number for as long as some process has it as its group or session.
     """
-    return tuple(number for number in numbers if Path(f"/proc/{number}/stat").exists())
+    wanted = list(numbers)
+    groups = _groups_and_sessions() if wanted else frozenset()
+    return tuple(number for number in wanted if number in groups or Path(f"/proc/{number}/stat").exists())
+
+
+def _groups_and_sessions() -> frozenset[int]:
+    found: set[int] = set()
+    for pid in proc.numbers("/proc"):
+        with suppress(proc.Vanished):
+            stat = read_stat(f"/proc/{pid}/stat")
+            found.update((stat.group_id, stat.session_id))
+    return frozenset(found)
 
 
 def unreaped_parent(process: ProcessId) -> int | None:
     """The parent that has not asked for the status of this process, which has ended; None where there is no zombie."""
     try:
         stat = read_stat(f"/proc/{process.pid}/stat")
-    except Vanished:
+    except proc.Vanished:
         return None
     return stat.parent_pid if stat.id == process and stat.state is State.ZOMBIE else None

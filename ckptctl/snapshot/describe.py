@@ -114,7 +114,8 @@ def _process(
         host_pid=process.pid if process else task.pid,
         parent_pid=task.ppid,
         start_ticks=process.id.start_ticks if process else 0,
-        threads=task.thread_ids,
+        # CRIU leaves rubbish in the thread list of a zombie.
+        threads=(task.pid,) if task.state is TaskState.DEAD else task.thread_ids,
         comm=task.comm,
         cmdline=process.command_line if process else (),
         exe=process.executable if process else None,

@@ -195,6 +195,7 @@ class _Dump:
             options=tuple(self.options.dump_words()),
             leave=Leave.STOPPED if stop else Leave.RUNNING,
             prefix=namespaces.enter_namespaces_prefix(pid),
+            outer_pid=pid,
         )
         total = self.tree.estimated_bytes
         self.stats = criu_dump.dump(

@@ -76,6 +76,7 @@ def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
             f"The snapshot {entry.folder} is complete, but the processes {_list(left)} do not end.",
             hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` ends them later.",
         )
+    _forget_connections(entry)
     control.wait_until(lambda: not _unreaped(tree), timeout_s=_REAP_TIMEOUT_S)
     for process, parent in _unreaped(tree):
         warn(
@@ -116,6 +117,13 @@ def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None
         return  # criu has not come to its end, and has released them itself
     pids = {pid_inside(process.pid): process.pid for process in tree if not control.standing(process).gone}
     network.release_connections(images, pids)
+
+
+def _forget_connections(entry: JournalEntry) -> None:
+    """Remove CRIU's packet filter once the tree is gone, unless a peer outside still waits behind it."""
+    images = read_images(SnapshotFolder(entry.folder).images)
+    if not network.leads_outside(images):
+        network.release_connections(images, {})
 
 
 def _wait_for_criu(images: Path) -> None:

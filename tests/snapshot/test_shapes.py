@@ -38,7 +38,6 @@ DUMPABLE = (
     "udp",
     "unix_server",
     "zombies",
-    "dead_leader",
     "renamed_file",
 )
 Start = Callable[..., AbstractContextManager[Shape]]
