@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
@@ -155,9 +156,10 @@ def _read_descriptors(folder: Path, pid: int) -> list[FileUse]:
 def _read_ghost(folder: Path, file: ImageFile) -> GhostFile:
     path = folder / file.name
     number = file.name.removeprefix(_GHOST_PREFIX).removesuffix(".img")
-    if not (number.isascii() and number.isdigit()):
+    # Unlike other numbers in names this one is hexadecimal (criu/image-desc.c, "ghost-file-%X").
+    if not re.fullmatch(r"[0-9A-Fa-f]{1,8}", number):
         raise damaged(path, 0, "its name holds no number")
     entry = read_first(path, "ghost-file", "ghost_file_entry")
     # Without holes the contents follow the entry as they are; with holes, `size` says how long the file was.
     content = entry.size if entry.HasField("size") else file.size_bytes - 12 - entry.ByteSize()
-    return GhostFile(int(number), entry.mode, content)
+    return GhostFile(int(number, 16), entry.mode, content)
