@@ -166,10 +166,11 @@ class _Dump:
             self.run_name = names.check_run_name(target.run or self.run_name)
             append = locks.Intent.APPEND
             held(locks.run_lock(target.store, self.run_name, append, owner, wait_s=wait_s, interrupt=interrupt))
-            self.staging = staging.open_staging(target.store, self.run_name, self.id)
+            self.staging = staging.place_in_store(target.store, self.run_name, self.id)
         else:
-            self.staging = staging.open_staging_beside(target.folder, self.id)
+            self.staging = staging.place_beside(target.folder, self.id)
         self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
+        staging.create(self.staging)
         self._check_space(self.staging.folder.path)
 
     def discard(self) -> None:

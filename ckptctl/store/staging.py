@@ -45,20 +45,20 @@ class Staging:
     final: SnapshotFolder
 
 
-def open_staging(store: Store, run: str, snapshot_id: str) -> Staging:
-    """An empty staging folder (0700, with `images` and `logs`) for a snapshot of the store.
+def place_in_store(store: Store, run: str, snapshot_id: str) -> Staging:
+    """Where a snapshot of the store is built and is to appear; nothing is created yet, see `create`.
 
-    Raises names.BadRunName, TargetNotEmpty, files.FileTrouble and files.NoSpace.
+    Raises names.BadRunName, TargetNotEmpty and files.FileTrouble.
     """
     staging = Staging(SnapshotFolder(store.staging / snapshot_id), store.run(run).snapshot(snapshot_id))
     _refuse_occupied(staging.final.path)
-    return _created(staging)
+    return staging
 
 
-def open_staging_beside(target: Path, snapshot_id: str) -> Staging:
-    """An empty staging folder beside `target`, which must not exist or be an empty folder.
+def place_beside(target: Path, snapshot_id: str) -> Staging:
+    """Where a snapshot is built that becomes `target`, which must not exist or be an empty folder; see `create`.
 
-    Raises TargetNotEmpty, TargetIsMount, files.FileTrouble and files.NoSpace.
+    Raises TargetNotEmpty, TargetIsMount and files.FileTrouble.
     """
     final = target.resolve()
     _refuse_occupied(final)
@@ -67,9 +67,17 @@ def open_staging_beside(target: Path, snapshot_id: str) -> Staging:
             f"{target} is the top of a file system; a snapshot appears by a rename, which cannot replace that.",
             hint=f"Name a folder in it: {target / 'snapshot'}",
         )
-    return _created(
-        Staging(SnapshotFolder(final.parent / f".{final.name}.ckptctl-{snapshot_id}"), SnapshotFolder(final))
-    )
+    return Staging(SnapshotFolder(final.parent / f".{final.name}.ckptctl-{snapshot_id}"), SnapshotFolder(final))
+
+
+def create(staging: Staging) -> None:
+    """Make the empty staging folder (0700, with `images` and `logs`).
+
+    Whoever keeps a journal writes the place down before, so that no crash leaves a folder that nobody knows.
+    Raises files.FileTrouble and files.NoSpace.
+    """
+    for path in (staging.folder.path, staging.folder.images, staging.folder.logs):
+        files.make_private_folder(path, exist_ok=False)
 
 
 def commit(staging: Staging, interrupt: Interrupt) -> None:
@@ -107,12 +115,6 @@ def discard(folder: SnapshotFolder) -> None:
         return
     except OSError as error:
         raise files.trouble(error, f"The staging folder {folder.path} cannot be removed") from error
-
-
-def _created(staging: Staging) -> Staging:
-    for path in (staging.folder.path, staging.folder.images, staging.folder.logs):
-        files.make_private_folder(path, exist_ok=False)
-    return staging
 
 
 def _refuse_occupied(final: Path) -> None:

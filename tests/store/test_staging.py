@@ -24,10 +24,11 @@ from ckptctl.store.staging import (
     TargetIsMount,
     TargetNotEmpty,
     commit,
+    create,
     discard,
     is_committed,
-    open_staging,
-    open_staging_beside,
+    place_beside,
+    place_in_store,
 )
 from support.manifests import SNAPSHOT_ID, make_manifest
 
@@ -39,6 +40,11 @@ class Now:
         raise Interrupted("Stopped by SIGINT.")
 
 
+def opened(staging: Staging) -> Staging:
+    create(staging)
+    return staging
+
+
 def fill(staging: Staging) -> None:
     (staging.folder.images / "pages-1.img").write_bytes(b"pages")
     (staging.folder.logs / "dump.log").write_text("done")
@@ -47,7 +53,7 @@ def fill(staging: Staging) -> None:
 
 
 def test_a_snapshot_appears_in_its_run(store: Store) -> None:
-    staging = open_staging(store, "train", SNAPSHOT_ID)
+    staging = opened(place_in_store(store, "train", SNAPSHOT_ID))
     fill(staging)
     assert list_snapshots(store) == ()
     assert not is_committed(staging)
@@ -59,7 +65,7 @@ def test_a_snapshot_appears_in_its_run(store: Store) -> None:
 
 
 def test_everything_in_it_is_private_whatever_criu_did(store: Store) -> None:
-    staging = open_staging(store, "train", SNAPSHOT_ID)
+    staging = opened(place_in_store(store, "train", SNAPSHOT_ID))
     fill(staging)
     (staging.folder.images / "pages-1.img").chmod(0o644)
     staging.folder.images.chmod(0o755)
@@ -70,7 +76,7 @@ def test_everything_in_it_is_private_whatever_criu_did(store: Store) -> None:
 
 
 def test_an_interrupt_before_the_rename_leaves_nothing_listed(store: Store) -> None:
-    staging = open_staging(store, "train", SNAPSHOT_ID)
+    staging = opened(place_in_store(store, "train", SNAPSHOT_ID))
     fill(staging)
     with pytest.raises(Interrupted):
         commit(staging, Now())
@@ -82,12 +88,12 @@ def test_an_interrupt_before_the_rename_leaves_nothing_listed(store: Store) -> N
 
 
 def test_a_snapshot_that_is_there_is_never_replaced(store: Store) -> None:
-    first = open_staging(store, "train", SNAPSHOT_ID)
+    first = opened(place_in_store(store, "train", SNAPSHOT_ID))
     fill(first)
     second = Staging(first.folder, first.final)
     commit(first, Never())
     with pytest.raises(TargetNotEmpty):
-        open_staging(store, "train", SNAPSHOT_ID)
+        place_in_store(store, "train", SNAPSHOT_ID)
     for path in (second.folder.images, second.folder.logs):
         files.make_private_folder(path)
     with pytest.raises(TargetNotEmpty):  # it came between looking and renaming
@@ -101,7 +107,7 @@ def test_a_folder_of_its_own(tmp_path: Path, name: str, exists: bool) -> None:
     target = tmp_path / name
     if exists:
         target.mkdir()
-    staging = open_staging_beside(target, SNAPSHOT_ID)
+    staging = opened(place_beside(target, SNAPSHOT_ID))
     fill(staging)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ([name] if exists else [])
     commit(staging, Never())
@@ -113,7 +119,7 @@ def test_a_folder_of_its_own(tmp_path: Path, name: str, exists: bool) -> None:
 def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    staging = open_staging_beside(tmp_path / "link", SNAPSHOT_ID)
+    staging = opened(place_beside(tmp_path / "link", SNAPSHOT_ID))
     fill(staging)
     commit(staging, Never())
     assert (tmp_path / "real" / "manifest.json").is_file()
@@ -132,12 +138,12 @@ def test_a_target_with_something_in_it_is_refused(tmp_path: Path, occupy: Callab
     occupy(tmp_path / "x")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(TargetNotEmpty):
-        open_staging_beside(tmp_path / "x", SNAPSHOT_ID)
+        place_beside(tmp_path / "x", SNAPSHOT_ID)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_file_that_comes_in_between_is_not_lost(tmp_path: Path) -> None:
-    staging = open_staging_beside(tmp_path / "x", SNAPSHOT_ID)
+    staging = opened(place_beside(tmp_path / "x", SNAPSHOT_ID))
     fill(staging)
     (tmp_path / "x").write_text("precious")
     with pytest.raises(TargetNotEmpty):
@@ -151,7 +157,7 @@ def test_the_top_of_a_file_system_is_refused() -> None:
     if mount is None or any(mount.iterdir()):
         pytest.skip("there is no empty mount here")
     with pytest.raises(TargetIsMount):
-        open_staging_beside(mount, SNAPSHOT_ID)
+        place_beside(mount, SNAPSHOT_ID)
 
 
 _COMMITS = """
@@ -160,10 +166,11 @@ from pathlib import Path
 from ckptctl.interrupt import Never
 from ckptctl.store import manifest_json
 from ckptctl.store.layout import open_store
-from ckptctl.store.staging import commit, open_staging
+from ckptctl.store.staging import commit, create, place_in_store
 store = open_store(Path(sys.argv[1]))
 for number in range(1000):
-    staging = open_staging(store, "train", f"20261120T193000Z-{number:06x}")
+    staging = place_in_store(store, "train", f"20261120T193000Z-{number:06x}")
+    create(staging)
     (staging.folder.images / "pages-1.img").write_bytes(b"pages")
     manifest = manifest_json.from_json(Path(sys.argv[2]).read_bytes(), "golden")
     import dataclasses
@@ -195,7 +202,7 @@ def test_a_rename_that_cannot_be_leaves_the_staging_folder(tmp_path: Path) -> No
     small = Path("/dev/shm")
     if not os.access(small, os.W_OK):
         pytest.skip("no writable tmpfs")
-    staging = open_staging_beside(tmp_path / "x", SNAPSHOT_ID)
+    staging = opened(place_beside(tmp_path / "x", SNAPSHOT_ID))
     fill(staging)
     # Its place has become another file system: the rename cannot be.
     elsewhere = small / f"ckptctl-{os.getpid()}"
