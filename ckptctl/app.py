@@ -20,6 +20,8 @@ from ckptctl.interrupt import SignalInterrupt
 
 if TYPE_CHECKING:
     from ckptctl.criu.program import Criu
+    from ckptctl.cuda.choice import Choice
+    from ckptctl.host.gpu import GpuFacts
     from ckptctl.snapshot.recover import Recovery
     from ckptctl.snapshot.services import Services
     from ckptctl.store.layout import Store
@@ -42,6 +44,8 @@ class App:
 
         return Services(
             find_criu=self._find_criu,
+            open_cuda=_open_cuda,
+            read_gpu_facts=_read_gpu_facts,
             machine=read_machine(),
             host_state=HostState(self.settings.state),
             owner=this_owner(shlex.join(["ckptctl", *sys.argv[1:]]), _now()),
@@ -106,6 +110,18 @@ def opened(flags: Mapping[str, str | Path | None], reporter: Reporter) -> Iterat
     interrupt = SignalInterrupt()
     with interrupt.installed():
         yield App(settings, reporter, interrupt)
+
+
+def _open_cuda() -> Choice:
+    from ckptctl.cuda.choice import choose
+
+    return choose(os.environ.get("PATH", os.defpath))
+
+
+def _read_gpu_facts() -> GpuFacts:
+    from ckptctl.host.gpu import read_gpu_facts
+
+    return read_gpu_facts()
 
 
 def _now() -> datetime:

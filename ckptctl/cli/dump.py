@@ -11,7 +11,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
-from ckptctl.units import format_duration, format_size
+from ckptctl.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
     from ckptctl.app import App
@@ -47,6 +47,20 @@ def dump(
         bool,
         typer.Option("--keep-environment", help="Write the values of environment variables into the manifest too."),
     ] = False,
+    cuda: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda/--no-cuda",
+            help="Insist on GPU memory to save, or refuse a job that has some; without either it is saved if there.",
+            show_default=False,
+        ),
+    ] = None,
+    gpu_timeout: Annotated[
+        str,
+        typer.Option(
+            "--gpu-timeout", metavar="DURATION", help="How long work that was given to a GPU may take to end."
+        ),
+    ] = "60s",
     criu_option: Annotated[
         list[str] | None,
         typer.Option("--criu-option", metavar="WORD", help="A further word for criu, for the day ours are wrong."),
@@ -63,6 +77,7 @@ def dump(
     Whatever goes wrong before that, it runs on.
     """
     from ckptctl.snapshot import dump as action
+    from ckptctl.snapshot.gpu import Use
     from ckptctl.store.manifest import Progress
 
     manner = Manner(json, quiet, verbose)
@@ -77,6 +92,8 @@ def dump(
             tags=tuple(tag or ()),
             note=note,
             keep_environment=keep_environment,
+            cuda=Use.DETECT if cuda is None else Use.REQUIRE if cuda else Use.REFUSE,
+            gpu_lock_timeout_s=parse_duration(gpu_timeout),
             criu_options=tuple(criu_option or ()),
         )
         report = action.dump(request, app.services)

@@ -47,6 +47,14 @@ def restore(
             help="Files that grew since the dump: put back (what came later is kept aside), keep, or refuse.",
         ),
     ] = "roll-back",
+    gpu_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpu-map",
+            metavar="OLD=NEW",
+            help="Restore the memory of a GPU of the dump onto another one here; UUIDs or indices; repeatable.",
+        ),
+    ] = None,
     criu_option: Annotated[
         list[str] | None,
         typer.Option("--criu-option", metavar="WORD", help="A further word for criu, for the day ours are wrong."),
@@ -61,6 +69,7 @@ def restore(
 
     Without --wait it runs on by itself. Whatever goes wrong before it runs, everything is put back as it was.
     """
+    from ckptctl.cuda.gpu_map import parse_wish
     from ckptctl.snapshot.restore import RestoreRequest
     from ckptctl.snapshot.restore import restore as bring_back
     from ckptctl.snapshot.rollback import Mode
@@ -83,6 +92,7 @@ def restore(
             files=Mode(files),
             new_pid_namespace=new_pid_namespace,
             attached=wait,
+            gpu_map=tuple(parse_wish(text) for text in gpu_map or ()),
             criu_options=tuple(criu_option or ()),
         )
         restored = bring_back(request, app.services)

@@ -20,6 +20,7 @@ from ckptctl.process.files import FileKind
 from ckptctl.process.member import Process
 from ckptctl.process.tree import Tree
 from ckptctl.snapshot import ends
+from ckptctl.snapshot.gpu import GpuJob
 from ckptctl.snapshot.steps import Timing
 from ckptctl.store import manifest
 
@@ -46,6 +47,7 @@ class Subject:
     note: str | None
     environments: Mapping[int, Mapping[str, str]]
     kept_files: tuple[manifest.KeptFile, ...]
+    gpu: manifest.Gpu | None
 
 
 def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> manifest.Manifest:
@@ -65,6 +67,7 @@ def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> m
         open_files=_open_files(subject.tree, images),
         mapped_files=_mapped_files(images),
         kept_files=subject.kept_files,
+        gpu=subject.gpu,
         ends=ends.found(images, subject.tree, subject.options),
         ports=_ports(images),
         progress=subject.progress,
@@ -78,6 +81,21 @@ def options_of(options: Options) -> tuple[manifest.CriuOption, ...]:
     return tuple(
         manifest.CriuOption(item.flag, item.value, item.reason, item.on_dump, item.on_restore)
         for item in options.chosen
+    )
+
+
+def gpu_of(job: GpuJob, tree: Tree) -> manifest.Gpu:
+    """The GPU part of the manifest, with pids as in the images."""
+    inside = {process.pid: process.namespace_pids[-1] for process in tree.processes if process.namespace_pids}
+    return manifest.Gpu(
+        driver=job.facts.driver,
+        method=f"{job.driver.name}: {job.reason}",
+        gpus=tuple(manifest.GpuRecord(one.index, one.uuid, one.model, one.total_bytes) for one in job.facts.gpus),
+        pids=tuple(inside.get(pid, pid) for pid in job.pids),
+        memory=tuple(manifest.DeviceMemory(inside.get(pid, pid), uuid, size) for pid, uuid, size in job.device_bytes),
+        timings=tuple(
+            manifest.CudaTiming(inside.get(one.pid, one.pid), one.action.value, one.seconds) for one in job.timings
+        ),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ckptctl.criu import choice, namespaces
 from ckptctl.criu import dump as criu_dump
-from ckptctl.criu.dump import Leave
+from ckptctl.criu.dump import Leave, written_bytes
 from ckptctl.criu.images import read_images
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
@@ -21,7 +21,7 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import describe, kept, standing
+from ckptctl.snapshot import describe, gpu, kept, standing
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
@@ -59,7 +59,10 @@ class FolderTarget:
 
 @dataclass(frozen=True, slots=True)
 class DumpRequest:
-    """What is asked for. `criu_options` are further words for criu, for the day our choice is wrong."""
+    """What is asked for. `criu_options` are further words for criu, for the day our choice is wrong.
+
+    `gpu_lock_timeout_s` is how long work that was given to a GPU may take to come to its end.
+    """
 
     pid: int
     target: StoreTarget | FolderTarget
@@ -68,6 +71,8 @@ class DumpRequest:
     tags: tuple[str, ...] = ()
     note: str | None = None
     keep_environment: bool = False
+    cuda: gpu.Use = gpu.Use.DETECT
+    gpu_lock_timeout_s: float = 60.0
     criu_options: tuple[str, ...] = ()
 
 
@@ -85,6 +90,7 @@ class DumpReport:
     timings: tuple[Timing, ...]
     criu: str
     options: tuple[manifest.CriuOption, ...]
+    gpu: manifest.Gpu | None
     warnings: tuple[str, ...]
 
 
@@ -110,6 +116,7 @@ class _Dump:
     stats: DumpStats
     images: Images
     image_bytes: int
+    gpu_host_bytes: int
 
     def __init__(self, request: DumpRequest, services: Services, held: ExitStack) -> None:
         self.request = request
@@ -117,6 +124,8 @@ class _Dump:
         self.created = services.now()
         self.timings: list[Timing] = []
         self.warnings: list[str] = []
+        self.gpu: gpu.GpuJob | None = None
+        self.gpu_failure: CkptctlError | None = None
         self.staging: staging.Staging | None = None
         self.record: journal.Record | None = None
         self.kept_files: tuple[manifest.KeptFile, ...] = ()
@@ -133,6 +142,14 @@ class _Dump:
             )
         except CkptctlError as error:
             raise self._with_outcome(error) from error
+        if self.gpu_failure:
+            folder = self._staged().final.path
+            raise JobLost(
+                f"The job was saved, but its GPU memory could not be given back to it: {self.gpu_failure.message}",
+                hint=f"End it and restore it: kill -9 {self.tree.root.pid}; ckptctl restore {folder}",
+                details=self.gpu_failure.details,
+                outcome=f"The snapshot {folder} is complete.",
+            )
         return self._report()
 
     # The steps, in order.
@@ -145,7 +162,11 @@ class _Dump:
                 f"Process {self.request.pid} is a parent of this ckptctl, which would freeze itself.",
                 hint="Run ckptctl outside the job: from another shell, from cron, or with setsid.",
             )
-        findings = tree_checks.findings(self.tree, self.services.machine)
+        self.gpu = gpu.detect(self.tree, self.request.cuda, self.services.open_cuda, self.services.read_gpu_facts)
+        if self.gpu is not None:
+            self._held.callback(self.gpu.driver.close)
+        checked = tree_checks.findings(self.tree, self.services.machine)
+        findings = gpu.blockers(self.tree, self.gpu, checked)
         refuse(findings, f"The job {self.tree.root.label} cannot be dumped")
         for finding in findings:
             if finding.level is Level.WARNING:
@@ -177,8 +198,43 @@ class _Dump:
         """Remove what was built; close the journal, unless the job does not run and must be recovered."""
         if self.staging is not None:
             staging.discard(self.staging.folder)
-        if self.record is not None and self._outcome().state is not JobState.STOPPED:
+        if self.record is not None and self._outcome().state is not JobState.STOPPED and not self.gpu_failure:
             self.record.close()
+
+    def lock_gpu(self) -> None:
+        """Lock every CUDA process, all before any is checkpointed: no collective is left half-way."""
+        if self.gpu is not None:
+            gpu.require_host_memory(self.gpu, self.services.machine.memory_available_bytes)
+            record, _ = self._opened()
+            record.advance(Phase.MOVING_DEVICE_MEMORY)
+            self.gpu.lock(round(self.request.gpu_lock_timeout_s * 1000))
+
+    def checkpoint_gpu(self) -> None:
+        """Move the device memory of every CUDA process into its host memory; the GPUs are free then."""
+        self.services.interrupt.check()
+        if self.gpu is not None:
+            self.gpu.checkpoint()
+            self.gpu_host_bytes = gpu.host_bytes(self.gpu.pids)
+
+    def free_gpu(self) -> None:
+        """Bring every CUDA process back to running. Raises CudaLost where the driver has given one up."""
+        if self.gpu is None:
+            return
+        try:
+            self.gpu.resume()
+        except CkptctlError as error:
+            self.gpu_failure = error
+            raise
+        self.gpu_failure = None
+
+    def resume_gpu(self) -> None:
+        """Give a job that is to go on its device memory back, before anything slow is done.
+
+        Where that fails the job is lost, but its images are whole: the dump goes on, so that it can be restored.
+        """
+        if self.request.leave_running:
+            with suppress(CkptctlError):
+                self.free_gpu()
 
     def freeze(self) -> None:
         """Let criu write the images; it leaves the tree stopped, or running, and never kills it.
@@ -209,13 +265,15 @@ class _Dump:
         self.images = read_images(folder.images)
         if self.bytes_to_keep is not None:
             self.kept_files = kept.keep(self.images, folder.images)
+        if self.gpu is not None:
+            gpu.require_in_images(written_bytes(folder.images), self.gpu_host_bytes)
         if stop and self.request.leave_running:
-            standing.bring_back(record.entry)
+            standing.let_run(record.entry)
 
     def let_run(self) -> None:
-        """Bring the tree back to running, whatever criu did to it. Raises JobStopped."""
+        """Let the tree run on, whatever criu did to it. Raises JobStopped."""
         if self.record is not None:
-            standing.bring_back(self.record.entry)
+            standing.let_run(self.record.entry)
 
     def write_down(self) -> None:
         """Digest the images on their way to the disk, and write down what they are."""
@@ -267,11 +325,12 @@ class _Dump:
             folder=staged.final.path,
             staging=staged.folder.path,
             to_end=not self.request.leave_running,
+            gpu=self.gpu.pids if self.gpu else (),
             stopped_before=tuple(one.pid for one in self.tree.processes if one.state is State.STOPPED),
         )
 
     def _check_space(self, folder: Path) -> None:
-        memory = self.tree.estimated_bytes + (self.bytes_to_keep or 0)
+        memory = self.tree.estimated_bytes + (self.bytes_to_keep or 0) + (self.gpu.total_bytes if self.gpu else 0)
         wanted = round(memory * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
         free = free_bytes(folder)
         if free < wanted:
@@ -299,7 +358,11 @@ class _Dump:
             note=request.note,
             environments=environments,
             kept_files=self.kept_files,
+            gpu=self._gpu_record(),
         )
+
+    def _gpu_record(self) -> manifest.Gpu | None:
+        return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
 
     def _digest_progress(self, done: int, total: int) -> None:
         self.services.reporter.report(Progress("images", done, total))
@@ -315,6 +378,14 @@ class _Dump:
         """The same error, saying what became of the job; another one where the job was lost by it."""
         if not hasattr(self, "tree"):
             return error
+        if self.gpu_failure:
+            return JobLost(
+                f"The dump failed ({error.message}), and so did giving the job its GPU memory back: "
+                f"{self.gpu_failure.message}",
+                hint=self.gpu_failure.hint,
+                details={**error.details, **self.gpu_failure.details},
+                outcome=self.gpu_failure.outcome,
+            )
         outcome = self._outcome()
         committed = self.staging is not None and staging.is_committed(self.staging)
         if self.record is None or (outcome.state is JobState.RUNNING and not committed):
@@ -347,6 +418,7 @@ class _Dump:
             timings=tuple(self.timings),
             criu=f"{self.criu.version_text} ({self.criu.path}, {self.criu.source})",
             options=describe.options_of(self.options),
+            gpu=self._gpu_record(),
             warnings=tuple(self.warnings),
         )
 
@@ -354,7 +426,10 @@ class _Dump:
 _STEPS: Final = (
     Step("look", "Looking at the job", _Dump.look),
     Step("prepare", "Preparing", _Dump.prepare, undo=_Dump.discard),
+    Step("lock-gpu", "Waiting for the GPUs to come to rest", _Dump.lock_gpu, undo=_Dump.free_gpu),
+    Step("checkpoint-gpu", "Moving device memory to host memory", _Dump.checkpoint_gpu, undo=_Dump.free_gpu),
     Step("freeze", "Saving the job's memory", _Dump.freeze, undo=_Dump.let_run),
+    Step("resume-gpu", "Moving device memory back", _Dump.resume_gpu),
     Step("describe", "Checking the images in", _Dump.write_down),
     Step("commit", "Committing the snapshot", _Dump.commit, final=True),
     Step("end", "Ending the job", _Dump.end),

@@ -106,9 +106,7 @@ class GpuJob:
 RESUME_LIMIT_S: Final = 600.0
 
 
-def detect(
-    tree: Tree, use: Use, open_cuda: Callable[[], Choice], read_facts: Callable[[], GpuFacts]
-) -> GpuJob | None:
+def detect(tree: Tree, use: Use, open_cuda: Callable[[], Choice], read_facts: Callable[[], GpuFacts]) -> GpuJob | None:
     """The job's GPU state; None where it has none.
 
     The driver is asked, unless nothing hints at a GPU and the user does not insist. Raises NotCudaProcess for --cuda
@@ -180,9 +178,7 @@ def require_host_memory(job: GpuJob, available_bytes: int) -> None:
 
 def host_bytes(pids: Sequence[int]) -> int:
     """Private memory of these processes: after a checkpoint it holds what was on the device."""
-    return sum(
-        memory.anonymous_bytes + memory.swapped_bytes for memory in (read_process(pid).memory for pid in pids)
-    )
+    return sum(memory.anonymous_bytes + memory.swapped_bytes for memory in (read_process(pid).memory for pid in pids))
 
 
 def require_in_images(page_bytes: int, expected_bytes: int) -> None:

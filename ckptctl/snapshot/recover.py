@@ -9,13 +9,14 @@ from typing import Final
 
 from ckptctl.criu import namespaces
 from ckptctl.criu.running import find_running
+from ckptctl.cuda.driver import GpuPair
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Notice
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId, identify
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.process.proc import Vanished
-from ckptctl.snapshot import kept, returned, standing, tails
+from ckptctl.snapshot import gpu, gpu_return, kept, returned, standing, tails
 from ckptctl.snapshot.restore import OVERLAY
 from ckptctl.snapshot.services import Services
 from ckptctl.store import journal, links, locks, manifest_json, staging
@@ -64,7 +65,9 @@ def _recover_one(found: OpenEntry, services: Services) -> Recovery:
     try:
         with _run_locked(entry, services):
             record = journal.take_over(found, services.owner)
-            sentence = _recover_dump(entry, services) if entry.action is Action.DUMP else _recover_restore(entry)
+            sentence = (
+                _recover_dump(entry, services) if entry.action is Action.DUMP else _recover_restore(entry, services)
+            )
             record.close()
     except CkptctlError as error:
         text = f"The {entry.action} {entry.id} that was cut off cannot be mended: {error.message}"
@@ -93,7 +96,8 @@ def _recover_dump(entry: JournalEntry, services: Services) -> str:
     built = staging.Staging(SnapshotFolder(entry.staging), SnapshotFolder(entry.folder))
     pid = entry.tree[0].pid
     if not staging.is_committed(built):
-        standing.bring_back(entry)
+        standing.let_run(entry)
+        gpu.bring_back(entry.gpu, services.open_cuda)
         staging.discard(built.folder)
         outcome = standing.outcome_of(ProcessId(pid, entry.tree[0].start_ticks))
         return f"The dump {entry.id} was cut off and is taken back. {outcome.sentence}"
@@ -106,11 +110,11 @@ def _recover_dump(entry: JournalEntry, services: Services) -> str:
     return f"The dump {entry.id} is complete: {entry.folder}. {ended}."
 
 
-def _recover_restore(entry: JournalEntry) -> str:
+def _recover_restore(entry: JournalEntry, services: Services) -> str:
     """Forward where the whole tree has come up, back to the files as they were where not."""
     if entry.phase in (Phase.RESTORING, Phase.RESTORED):
         _wait_for_criu(entry)
-        root = _finish_or_end(entry)
+        root = _finish_or_end(entry, services)
         if root is not None:
             return f"The restore {entry.id} was cut off, but the job runs as pid {root.pid}."
     kept.take_back(entry.replaced)
@@ -119,7 +123,7 @@ def _recover_restore(entry: JournalEntry) -> str:
     return f"The restore {entry.id} was cut off and is taken back; the snapshot {entry.folder} is as it was.{aside}"
 
 
-def _finish_or_end(entry: JournalEntry) -> ProcessId | None:
+def _finish_or_end(entry: JournalEntry, services: Services) -> ProcessId | None:
     """Let the tree run if all of it came up, and return its root; else end what did."""
     manifest = manifest_json.read(SnapshotFolder(entry.folder).manifest)
     came_up = _came_up(entry, manifest)
@@ -128,11 +132,23 @@ def _finish_or_end(entry: JournalEntry) -> ProcessId | None:
         try:
             returned.require_all(manifest, root)
             returned.let_go(manifest, root)
-        except returned.NotReturned:
+            _finish_gpu(entry, manifest, root, services)
+        except (returned.NotReturned, gpu_return.GpuNotRestored):
             root = None
     if root is None:
         returned.end_all(came_up, None)
     return root
+
+
+def _finish_gpu(entry: JournalEntry, manifest: Manifest, root: ProcessId, services: Services) -> None:
+    if manifest.gpu is None:
+        return
+    pairs = tuple(GpuPair(old, new) for old, new in entry.gpu_map.items())
+    driver = services.open_cuda().require()
+    try:
+        gpu_return.restore(driver, manifest.gpu, returned.pids_here(manifest.gpu.pids, root), pairs)
+    finally:
+        driver.close()
 
 
 def _came_up(entry: JournalEntry, manifest: Manifest) -> tuple[ProcessId, ...]:

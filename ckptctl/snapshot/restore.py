@@ -13,14 +13,18 @@ from ckptctl.criu import restore as criu_restore
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
 from ckptctl.criu.restore import InheritedFd, Parent
+from ckptctl.cuda.driver import CheckpointDriver
+from ckptctl.cuda.gpu_map import Wish
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.files import make_private_folder
+from ckptctl.preflight import gpu as gpu_gate
 from ckptctl.preflight import restore as gate
-from ckptctl.preflight.finding import Level, refuse
+from ckptctl.preflight.finding import Finding, Level, blockers, refuse
+from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot import ends, kept, returned, rollback, tails
+from ckptctl.snapshot import ends, gpu_return, kept, returned, rollback, tails
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import tree_processes
@@ -62,6 +66,7 @@ class RestoreRequest:
     files: rollback.Mode = rollback.Mode.ROLL_BACK
     new_pid_namespace: bool = False
     attached: bool = False
+    gpu_map: tuple[Wish, ...] = ()
     criu_options: tuple[str, ...] = ()
 
 
@@ -128,6 +133,9 @@ class _Restore:
         self.warnings: list[str] = []
         self.record: journal.Record | None = None
         self.replaced: tuple[journal.ReplacedFile, ...] = ()
+        self.gpu_plan = GpuPlan((), ())
+        self.cuda: CheckpointDriver | None = None
+        self.gpu_pids: tuple[int, ...] = ()
         self.child: Child | None = None
         self.came_up: tuple[ProcessId, ...] = ()
         self.sides = ends.Sides((), ())
@@ -162,6 +170,7 @@ class _Restore:
         self.plan = rollback.plan(self.manifest, self.request.files, aside)
         self.replaced = kept.plan(self.manifest.kept_files, self.request.folder, aside)
         findings = gate.findings(circumstances) + self.plan.findings + kept.findings(self.replaced)
+        findings += self._plan_gpu()
         refuse(findings, f"The snapshot {self.manifest.id} cannot be restored here")
         for finding in findings:
             if finding.level is Level.WARNING:
@@ -192,6 +201,8 @@ class _Restore:
             tree=(),
             folder=self.request.folder.path,
             new_pid_namespace=self.request.new_pid_namespace,
+            gpu=self.manifest.gpu.pids if self.manifest.gpu else (),
+            gpu_map={pair.old_uuid: pair.new_uuid for pair in self.gpu_plan.pairs},
         )
         self.record = journal.begin(services.host_state.journal, entry)
 
@@ -244,9 +255,36 @@ class _Restore:
         """See that every process is there, then let them run."""
         returned.require_all(self.manifest, self.root)
         returned.let_go(self.manifest, self.root)
+
+    def restore_gpu(self) -> None:
+        """Move device memory back, let the CUDA processes run, and see that they do and where their memory is."""
+        saved = self.manifest.gpu
+        if saved is not None and self.cuda is not None:
+            self.gpu_pids = returned.pids_here(saved.pids, self.root)
+            gpu_return.restore(self.cuda, saved, self.gpu_pids, self.gpu_plan.pairs)
+            gpu_return.require_on_devices(saved, self.gpu_pids, self.gpu_plan, self.services.read_gpu_facts)
+
+    def put_gpu_away(self) -> None:
+        """Checkpoint the CUDA processes again: they are about to be ended."""
+        if self.cuda is not None:
+            gpu_return.put_away(self.cuda, self.gpu_pids)
+
+    def finish(self) -> None:
+        """The job runs: nothing is left to be repaired."""
         self._journal().close()
 
     # What the steps share.
+
+    def _plan_gpu(self) -> tuple[Finding, ...]:
+        """Place the job's GPUs here and open the driver that will restore them."""
+        saved = self.manifest.gpu
+        if saved is None:
+            return ()
+        self.gpu_plan = gpu_gate.plan(saved, self.services.read_gpu_facts(), self.request.gpu_map)
+        if not blockers(self.gpu_plan.findings):
+            self.cuda = self.services.open_cuda().require()
+            self._held.callback(self.cuda.close)
+        return self.gpu_plan.findings
 
     def _journal(self) -> journal.Record:
         assert self.record is not None
@@ -321,4 +359,6 @@ _STEPS: Final = (
     Step("files", "Putting files back to their size", _Restore.move_files, undo=_Restore.put_files_back),
     Step("restore", "Restoring the job", _Restore.bring_up, undo=_Restore.take_down),
     Step("look", "Looking at the job", _Restore.look),
+    Step("restore-gpu", "Moving device memory back", _Restore.restore_gpu, undo=_Restore.put_gpu_away),
+    Step("finish", "Closing the journal", _Restore.finish),
 )

@@ -66,6 +66,12 @@ def end_all(processes: Sequence[ProcessId], child: Child | None) -> None:
         child.close()
 
 
+def pids_here(pids: Sequence[int], root: ProcessId) -> tuple[int, ...]:
+    """The pids of the images as they are seen from here, which differs inside a PID namespace of its own."""
+    present = _inside(control.walk(root))
+    return tuple(present[pid].pid for pid in pids if pid in present)
+
+
 def owners(numbers: Iterable[int]) -> str:
     """Who uses these pids and thread ids, for people: `123 (python)`, a zombie with the parent that keeps it."""
     listed = list(numbers)

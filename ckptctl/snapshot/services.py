@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from ckptctl.criu.program import Criu
+from ckptctl.cuda.choice import Choice
 from ckptctl.events import Reporter
+from ckptctl.host.gpu import GpuFacts
 from ckptctl.host.machine import Machine
 from ckptctl.interrupt import Interrupt
 from ckptctl.store.owner import Owner
@@ -31,9 +33,11 @@ class HostState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that is not the request itself. `find_criu` is called when criu is first needed."""
+    """Everything that is not the request itself. What costs time is called when it is first needed."""
 
     find_criu: Callable[[], Criu]
+    open_cuda: Callable[[], Choice]
+    read_gpu_facts: Callable[[], GpuFacts]
     machine: Machine
     host_state: HostState
     owner: Owner

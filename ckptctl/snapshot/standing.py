@@ -40,10 +40,11 @@ class JobLeft(CkptctlError):
     exit_status = ExitStatus.PARTIAL
 
 
-def bring_back(entry: JournalEntry) -> None:
-    """Let the tree of a dump that is given up run on: end criu's work if it still goes on, unlock, continue.
+def let_run(entry: JournalEntry) -> None:
+    """Let the tree of a dump run on: end criu's work if it still goes on, unlock connections, continue.
 
-    Waits for criu however long it takes, since it must not be killed. Raises JobStopped.
+    The GPU is not touched: see `ckptctl.snapshot.gpu`. Waits for criu however long it takes, since it must not be
+    killed. Raises JobStopped.
     """
     if entry.staging is not None:
         _wait_for_criu(SnapshotFolder(entry.staging).images)

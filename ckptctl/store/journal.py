@@ -8,6 +8,7 @@ The recovery itself looks at the real state; the journal only says where to look
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +36,7 @@ class Phase(StrEnum):
 
     PREPARED = "prepared"  # the tree and its files are untouched
     # of a dump
+    MOVING_DEVICE_MEMORY = "moving device memory"  # CUDA locks and checkpoints: the GPU processes may stand still
     FREEZING = "freezing"  # criu is at work: the tree may stand still
     FROZEN = "frozen"  # criu has ended; the tree stands still (to be ended) or goes on
     COMMITTING = "committing"  # the rename: it has happened if `final` is there
@@ -93,6 +95,10 @@ class JournalEntry:
     staging: Annotated[Path | None, "where a dump is built, or a restore keeps criu's log and pid file"] = None
     to_end: Annotated[bool, "whether the tree is to be ended after the dump"] = False
     stopped_before: Annotated[tuple[Pid, ...], "processes that were stopped before we came: to be left so"] = ()
+    gpu: Annotated[tuple[Pid, ...], "processes with CUDA state, which must be brought back to running too"] = ()
+    gpu_map: Annotated[Mapping[str, str], "UUIDs of GPUs at the dump, and of those that take their place"] = (
+        dataclasses.field(default_factory=dict)
+    )
     new_pid_namespace: Annotated[bool, "whether the tree is restored into a PID namespace of its own"] = False
     moved: Annotated[tuple[MovedFile, ...], "files put back to an earlier size, in the order in which it is done"] = ()
     replaced: Annotated[tuple[ReplacedFile, ...], "files in memory put in place, in the order in which it is done"] = ()

@@ -264,6 +264,51 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuRecord:
+    """A GPU of the machine at the dump."""
+
+    index: Annotated[Count, "its number in nvidia-smi"]
+    uuid: Annotated[str, "its UUID, as NVIDIA writes it"]
+    model: Annotated[str, "its name"]
+    total_bytes: Annotated[Size, "its memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Device memory of one process on one GPU."""
+
+    pid: Annotated[Pid, "the process, with its id in the images"]
+    uuid: Annotated[str, "the GPU"]
+    size_bytes: Annotated[Size, "how much, as the driver counts it (contexts included)"]
+
+
+@dataclass(frozen=True, slots=True)
+class CudaTiming:
+    """How long one CUDA action on one process took."""
+
+    pid: Annotated[Pid, "the process, with its id in the images"]
+    action: Annotated[str, "lock, checkpoint, restore or unlock"]
+    seconds: Annotated[float, "its duration"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the job had on GPUs, and how that was saved: it lies in the memory of its processes."""
+
+    driver: Annotated[str | None, "version of NVIDIA's driver; null where it could not be asked"]
+    method: Annotated[str, "what drove the checkpoint"]
+    gpus: Annotated[tuple[GpuRecord, ...], "every GPU that the machine showed"]
+    pids: Annotated[tuple[Pid, ...], "the processes with CUDA state, with their ids in the images"]
+    memory: Annotated[tuple[DeviceMemory, ...], "device memory by process and GPU, as far as the driver told"] = ()
+    timings: Annotated[tuple[CudaTiming, ...], "the CUDA actions of the dump, in order"] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Device memory of all processes."""
+        return sum(one.size_bytes for one in self.memory)
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One file in the snapshot's folder `images`."""
 
@@ -318,6 +363,7 @@ class Manifest:
     kept_files: Annotated[tuple[KeptFile, ...], "files in memory, whose contents are among the images"] = ()
     ends: Annotated[tuple[End, ...], "pipes, terminals and sockets that led out of the tree"] = ()
     ports: Annotated[tuple[ListeningPort, ...], "ports that the tree listened on"] = ()
+    gpu: Annotated[Gpu | None, "what the job had on GPUs; null where it used none"] = None
     progress: Annotated[Progress, "how far the training was"] = field(default_factory=Progress)
     tags: Annotated[tuple[str, ...], "tags given by the user"] = ()
     note: Annotated[str | None, "a note by the user"] = None
