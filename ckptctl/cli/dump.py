@@ -63,7 +63,11 @@ def dump(
     ] = "60s",
     criu_option: Annotated[
         list[str] | None,
-        typer.Option("--criu-option", metavar="WORD", help="A further word for criu, for the day ours are wrong."),
+        typer.Option(
+            "--criu-option",
+            metavar="OPTION",
+            help="An option for criu instead of ours (--flag or --flag=value), for the day ours are wrong; repeatable.",
+        ),
     ] = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,

@@ -104,7 +104,10 @@ def rm(
     manner = Manner(json, quiet)
     with session(manner, store=store, lock_wait=lock_wait) as app:
         removed = remove(app.existing_store(), snapshot, run, force=force, services=app.services)
-    return emit(manner, "rm", removed, f"Removed {removed.id} of the run {removed.run}.")
+    lines = [f"Removed {removed.id} of the run {removed.run}."]
+    lines += [f"  kept, since it is data of the job and not of the snapshot: {path}" for path in removed.kept]
+    lines += [f"  warning: {warning}" for warning in removed.warnings]
+    return emit(manner, "rm", removed, "\n".join(lines))
 
 
 def _row(entry: Entry, now: datetime) -> list[str]:

@@ -21,7 +21,9 @@ _GHOST_FLOOR_BYTES: Final = 1 << 30
 _TIMEOUT_FLOOR_S: Final = 60
 _THREADS_PER_SECOND: Final = 50
 # Options that exclude each other: the one that the user asks for pushes the other out.
-_RIVALS: Final = {"--tcp-close": "--tcp-established"}
+_RIVALS: Final = {"--tcp-close": "--tcp-established", "--tcp-established": "--tcp-close"}
+# Options that may be given several times, for different things (criu/config.c): one more does not replace the others.
+_REPEATABLE: Final = frozenset({"--external", "--inherit-fd", "--join-ns", "--skip-mnt", "--enable-fs"})
 # CRIU refuses this at a dump: "only valid on restore".
 _RESTORE_ONLY: Final = frozenset({"--mntns-compat-mode"})
 
@@ -32,11 +34,18 @@ def choose_options(tree: Tree, machine: Machine, extra: tuple[str, ...] = ()) ->
     `extra` are options that the user adds (`--ghost-limit 5G` or `--ghost-limit=5G`): they take the place of chosen
     ones of the same name.
     """
+    return with_asked(Options(tuple(_choose(tree, machine))), extra)
+
+
+def with_asked(options: Options, extra: tuple[str, ...]) -> Options:
+    """The options, and those that the user asks for: they take the place of others of the same name, and of rivals.
+
+    `options` are chosen ones, or at a restore those that were recorded at the dump.
+    """
     asked = tuple(_asked(text) for text in extra)
-    names = {_name(option) for option in asked}
+    names = {_name(option) for option in asked} - _REPEATABLE
     replaced = names | {_RIVALS[name] for name in names if name in _RIVALS}
-    chosen = (option for option in _choose(tree, machine) if _name(option) not in replaced)
-    return Options((*chosen, *asked))
+    return Options((*(option for option in options.chosen if _name(option) not in replaced), *asked))
 
 
 def _choose(tree: Tree, machine: Machine) -> Iterator[Option]:

@@ -26,8 +26,8 @@ def error(failure: CkptctlError) -> str:
     output = failure.details.get("log_lines") or failure.details.get("output")
     if isinstance(output, list | tuple):
         lines += [f"  | {line}" for line in output]
-    if failure.details.get("log"):
-        lines.append(f"  log: {failure.details['log']}")
+    if failure.details.get("criu_log"):
+        lines.append(f"  criu's log: {failure.details['criu_log']}")
     if failure.outcome:
         lines.append(f"  {failure.outcome}")
     if failure.hint:

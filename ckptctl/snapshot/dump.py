@@ -21,7 +21,7 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import describe, gpu, kept, standing
+from ckptctl.snapshot import describe, failures, gpu, kept, standing
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
@@ -255,12 +255,13 @@ class _Dump:
             outer_pid=pid,
         )
         total = self.tree.estimated_bytes
-        self.stats = criu_dump.dump(
-            self.criu,
-            request,
-            interrupt=self.services.interrupt,
-            on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
-        )
+        with failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id):
+            self.stats = criu_dump.dump(
+                self.criu,
+                request,
+                interrupt=self.services.interrupt,
+                on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
+            )
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         self.images = read_images(folder.images)
         if self.bytes_to_keep is not None:

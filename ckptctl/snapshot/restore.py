@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl.command import Child
-from ckptctl.criu import namespaces, overlay
+from ckptctl.criu import choice, namespaces, overlay
 from ckptctl.criu import restore as criu_restore
+from ckptctl.criu.options import Option, Options
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
 from ckptctl.criu.restore import InheritedFd, Parent
@@ -307,13 +308,13 @@ class _Restore:
         images = self.request.folder.images
         if self.plan.accepted:
             images = overlay.with_sizes(images, dict(self.plan.accepted), self._logs() / OVERLAY)
-        options = [word for option in self.manifest.criu.options if option.on_restore for word in option.words]
+        options = choice.with_asked(_recorded(self.manifest), self.request.criu_options).restore_words()
         return criu_restore.RestoreRequest(
             root_pid=self.manifest.tree.root_pid,
             images=images,
             logs=self._logs(),
             # Stopped, so that nothing can end, or write, before all of it was seen to be there.
-            options=(*options, *self.request.criu_options, "--leave-stopped"),
+            options=(*options, "--leave-stopped"),
             parent=Parent.INIT if self.request.new_pid_namespace else Parent.CALLER,
             inherit=inherited,
         )
@@ -342,6 +343,15 @@ class _Restore:
 
 def _rolled(cut: MovedFile) -> Rolled:
     return Rolled(cut.path, cut.size_after_bytes, cut.size_before_bytes - cut.size_after_bytes, cut.tail)
+
+
+def _recorded(manifest: Manifest) -> Options:
+    """The options of the dump, which criu wants again."""
+    return Options(
+        tuple(
+            Option(item.flag, item.value, item.reason, item.on_dump, item.on_restore) for item in manifest.criu.options
+        )
+    )
 
 
 def _pids_taken(numbers: tuple[int, ...]) -> PidsTaken:

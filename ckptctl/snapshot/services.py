@@ -18,7 +18,7 @@ from ckptctl.store.owner import Owner
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """The folder of this host that holds the journal of actions on live jobs and the locks on their processes."""
+    """The folder of this host: the journal of actions on live jobs, locks on their processes, logs of failed dumps."""
 
     path: Path
 
@@ -29,6 +29,10 @@ class HostState:
     @property
     def locks(self) -> Path:
         return self.path / "locks"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures"
 
 
 @dataclass(frozen=True, slots=True)

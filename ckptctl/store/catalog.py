@@ -81,6 +81,8 @@ def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
 def remove(store: Store, run: str, snapshot_id: str, *, force: bool = False) -> None:
     """Take a snapshot out of the store: out of sight by one rename, then deleted; the links are repaired.
 
+    The logs of its restores go with it; other folders beside it stay.
+
     Leaving a run without any sound snapshot takes `force`. The caller holds the run's exclusive lock.
     What a crash leaves in the trash goes with `empty_trash`. Raises LastSnapshot, files.FileTrouble.
     """
@@ -99,6 +101,7 @@ def remove(store: Store, run: str, snapshot_id: str, *, force: bool = False) -> 
         raise files.trouble(error, f"{snapshot_id} cannot be removed") from error
     links.repair(folder, [entry.id for entry in others if entry.manifest])
     _delete(rubbish)
+    _delete(folder.snapshot(snapshot_id).beside("logs"))
     if not others:
         _remove_empty(folder)
 
