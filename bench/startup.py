@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _CKPTCTL = str(Path(sys.executable).with_name("ckptctl"))
-_HEAVY = ("torch", "pydantic", "numpy", "typer", "rich", "psutil", "google.protobuf", "blake3", "asyncio")
+_HEAVY = ("torch", "pydantic", "numpy", "typer", "rich", "google.protobuf", "blake3", "asyncio")
 
 
 @dataclass(frozen=True, slots=True)

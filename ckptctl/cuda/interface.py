@@ -56,7 +56,10 @@ class DriverInterface:
         try:
             return CudaState(number)
         except ValueError:
-            raise CudaError(f"The driver reports a state of process {pid} not known here: {number}.") from None
+            raise CudaError(
+                f"The driver reports a state of process {pid} not known here: {number}.",
+                hint="This driver is newer than ckptctl knows: use a newer ckptctl.",
+            ) from None
 
     def restore_thread(self, pid: int) -> int | None:
         """See CheckpointDriver."""
@@ -100,7 +103,10 @@ class DriverInterface:
         if result == CudaResult.SUCCESS:
             return int(answer["value"] or 0)
         if result < 0:
-            raise CudaHelperLost(f"CUDA {action.value} of process {pid} could not be asked for: {answer['text']}.")
+            raise CudaHelperLost(
+                f"CUDA {action.value} of process {pid} could not be asked for: {answer['text']}.",
+                hint="The driver or cuda-bindings lacks what ckptctl needs: install newer ones, then run it again.",
+            )
         if guard.is_gone(pid):
             raise process_gone(action, pid)
         raise failure(action, pid, result)

@@ -71,7 +71,10 @@ class CheckpointUtility:
             if done.status == 0:
                 return CudaState[done.stdout.strip().upper()]
         except KeyError:
-            raise CudaError(f"{PROGRAM} reports a state of process {pid} not known here: {done.stdout!r}.") from None
+            raise CudaError(
+                f"{PROGRAM} reports a state of process {pid} not known here: {done.stdout!r}.",
+                hint="This driver is newer than ckptctl knows: use a newer ckptctl.",
+            ) from None
         raise self._failure(Action.STATE, pid, done.stderr or done.stdout)
 
     def restore_thread(self, pid: int) -> int | None:
@@ -156,7 +159,10 @@ def open_utility(search_path: str, environment: Mapping[str, str] | None = None)
     """Find the utility in `search_path` (as in $PATH) and see that it can do what we need. Raises CudaUnavailable."""
     found = shutil.which(PROGRAM, path=search_path)
     if found is None:
-        raise CudaUnavailable(f"NVIDIA's utility {PROGRAM} is not installed.")
+        raise CudaUnavailable(
+            f"NVIDIA's utility {PROGRAM} is not installed.",
+            hint=f"Put {PROGRAM} on the PATH, or install ckptctl with its extra [cuda].",
+        )
     said = command.run((found, "--help"), timeout_s=_QUERY_TIMEOUT_S, ok=None, environment=environment)
     text = said.stdout + said.stderr
     missing = [option for option in _NEEDED_OPTIONS if option not in text]

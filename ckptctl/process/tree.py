@@ -22,6 +22,7 @@ from ckptctl.process.sockets import Sockets, protocol_name, read_sockets
 
 # A tree that never holds still (a shell loop, say) is taken as it was at the last look.
 _LOOKS: Final = 5
+_ENDED: Final = "Look into the output of the job for why it ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def descendants(root: ProcessId) -> tuple[ProcessId, ...]:
         stats[pid] = stat
         below[stat.parent_pid].append(stat)
     if root.pid not in stats or stats[root.pid].id != root:
-        raise NoSuchProcess(f"Process {root.pid} has ended.")
+        raise NoSuchProcess(f"Process {root.pid} has ended.", hint=_ENDED)
     order = [stats[root.pid]]
     for stat in order:
         order += below[stat.pid]
@@ -180,7 +181,7 @@ def _read_processes(root: ProcessId) -> tuple[Process, ...]:
             break
     read = tuple(known[member] for member in members if member in known)
     if not read or read[0].id != root:
-        raise NoSuchProcess(f"Process {root.pid} ended while it was looked at.")
+        raise NoSuchProcess(f"Process {root.pid} ended while it was looked at.", hint=_ENDED)
     return read
 
 

@@ -13,9 +13,9 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from ckptctl.cli import session
 from ckptctl.cli.main import main
 from ckptctl.events import Event, StepFinished, StepStarted
+from ckptctl.output import reporters
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,9 @@ class CutOff:
 
     def report(self, event: Event) -> None:
         """Send the signal if this is the moment."""
-        moments = {"started": StepStarted, "finished": StepFinished}
-        if isinstance(event, StepStarted | StepFinished):
-            if isinstance(event, moments[self.event]) and event.name == self.step:
-                os.kill(os.getpid(), self.number)
+        moments: dict[str, type[StepStarted | StepFinished]] = {"started": StepStarted, "finished": StepFinished}
+        if isinstance(event, moments[self.event]) and event.name == self.step:
+            os.kill(os.getpid(), self.number)
 
     def close(self) -> None:
         """Nothing was held."""
@@ -39,5 +38,5 @@ class CutOff:
 
 if __name__ == "__main__":
     reporter = CutOff(signal.Signals[sys.argv[1]], sys.argv[2], sys.argv[3])
-    session.reporters.choose = lambda **_: reporter  # type: ignore[assignment]
+    reporters.choose = lambda **_: reporter
     sys.exit(main(sys.argv[4:]))

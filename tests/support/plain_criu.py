@@ -40,9 +40,13 @@ class PlainCriu:
             return self._run("restore", "-d", *words, *more, descriptors=descriptors)
 
     def _run(self, action: str, *words: str, descriptors: tuple[int, ...] = ()) -> bool:
-        command = [self._program, action, "--no-default-config", "-D", self._images, "-o", f"{action}.log", "-v4"]
+        command: list[str | Path] = [self._program, action, "--no-default-config", "-D", self._images]
         done = subprocess.run(
-            [*command, *words], stdin=subprocess.DEVNULL, capture_output=True, pass_fds=descriptors, timeout=120
+            [*command, "-o", f"{action}.log", "-v4", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=descriptors,
+            timeout=120,
         )
         return done.returncode == 0
 
