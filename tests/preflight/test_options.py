@@ -104,9 +104,17 @@ def test_the_network_lock_is_what_the_machine_has(
     nftables: bool, iptables: bool, capabilities: set[str], expected: str, start_job: Jobs
 ) -> None:
     machine = replace(MACHINE, nftables=nftables, iptables=iptables, capabilities=frozenset(capabilities))
-    with started(start_job, "append_log") as shape:
+    with started(start_job, "tcp_server") as shape:
         options = choose_options(read_tree(shape.pid), machine)
     assert option(options, "--network-lock").value == expected
+
+
+def test_a_tree_without_tcp_does_not_wait_for_a_network_lock(start_job: Jobs) -> None:
+    machine = replace(MACHINE, nftables=True, capabilities=frozenset({"CAP_NET_ADMIN"}))
+    with started(start_job, "append_log") as shape:
+        lock = option(choose_options(read_tree(shape.pid), machine), "--network-lock")
+    assert lock.value == "skip"
+    assert "no TCP socket" in lock.reason
 
 
 @pytest.mark.requires_criu
