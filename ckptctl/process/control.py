@@ -80,9 +80,12 @@ def send(process: ProcessId, number: signal.Signals) -> bool:
 
 
 def let_run(processes: Iterable[ProcessId], *, keep_stopped: frozenset[ProcessId] = frozenset()) -> None:
-    """Continue every stopped process but those that were stopped before we came. Raises PermissionError."""
+    """Continue every process but those that were stopped before we came. Raises PermissionError.
+
+    Those too that do not seem to be stopped: CRIU's SIGSTOP may still be on its way, and SIGCONT takes it back.
+    """
     for process in processes:
-        if process not in keep_stopped and standing(process).stopped:
+        if process not in keep_stopped:
             send(process, signal.SIGCONT)
 
 

@@ -74,8 +74,20 @@ def plan(kept: Iterable[KeptFile], folder: SnapshotFolder, tails: Path) -> tuple
 
 
 def findings(replaced: Iterable[ReplacedFile]) -> tuple[Finding, ...]:
-    """Blockers: a file that somebody else has open cannot be replaced under their hands."""
-    return tuple(
+    """Blockers: a disk's file is none of ours, and one that somebody has open is not replaced under their hands."""
+    items, in_memory = tuple(replaced), devices_in_memory()
+    elsewhere = tuple(
+        Finding(
+            "file-not-in-memory",
+            "files",
+            Level.ERROR,
+            f"{item.path} was in memory (tmpfs) at the dump, and {item.path.parent} is not in memory here.",
+            f"Mount a tmpfs at {item.path.parent}.",
+        )
+        for item in items
+        if not _is_in_memory(item.path.parent, in_memory)
+    )
+    return elsewhere + tuple(
         Finding(
             "file-in-use",
             "files",
@@ -83,7 +95,7 @@ def findings(replaced: Iterable[ReplacedFile]) -> tuple[Finding, ...]:
             f"{item.path} must be put back as at the dump, and process {holder.pid} ({holder.comm}) has it open.",
             "End that process first.",
         )
-        for item in replaced
+        for item in items
         if item.former is not None
         for holder in find_holders([Wanted(str(item.path))], (), ())
     )
@@ -135,6 +147,13 @@ def _write(source: Path, target: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     with open(source, "rb") as reader, open(os.open(target, flags, files.PRIVATE_FILE), "wb") as writer:
         shutil.copyfileobj(reader, writer, _PIECE_BYTES)
+
+
+def _is_in_memory(folder: Path, in_memory: frozenset[int]) -> bool:
+    try:
+        return folder.stat().st_dev in in_memory
+    except OSError:
+        return False
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -8,7 +8,7 @@ from ckptctl.events import Caution
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.verify import verify
 from ckptctl.store import manifest_json
-from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.layout import SnapshotFolder, Store, require_own
 from ckptctl.store.manifest import Manifest
 from ckptctl.store.selectors import Found, NothingMatched, find
 
@@ -26,9 +26,12 @@ def choose(store: Store | None, selector: str, run: str | None, services: Servic
     """Find the snapshot and read its manifest.
 
     A damaged `latest` is replaced by `backup` of the same run, which is said; a snapshot that was named is not.
-    Raises NothingMatched, Ambiguous, ManifestDamaged, ManifestTooNew, and what the interrupt raises.
+    A folder that others could alter is not trusted: CRIU does what its images say, with our rights.
+    Raises NothingMatched, StoreUnsafe, Ambiguous, ManifestDamaged, ManifestTooNew, and what the interrupt raises.
     """
     found = find(store, selector, run)
+    if found.id is None:
+        require_own(found.folder.path)
     if found.by_link and store is not None and found.run is not None:
         found = _sound(found, store, found.run, services)
     return Chosen(found.folder, manifest_json.read(found.folder.manifest), store if found.id else None)

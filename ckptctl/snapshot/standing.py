@@ -18,9 +18,11 @@ from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.outcome import JobState, Outcome
-from ckptctl.store.journal import JournalEntry, TreeProcess
+from ckptctl.store.journal import JournalEntry, Phase, TreeProcess
 from ckptctl.store.layout import SnapshotFolder
 
+# Before, nothing was stopped, and a job may have a handler for SIGCONT.
+_CRIU_WAS_THERE: Final = frozenset({Phase.FREEZING, Phase.FROZEN, Phase.COMMITTING})
 _CONTINUE_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_S: Final = 60.0
 _REAP_TIMEOUT_S: Final = 5.0
@@ -48,6 +50,8 @@ def let_run(entry: JournalEntry) -> None:
     """
     if entry.staging is not None:
         _wait_for_criu(SnapshotFolder(entry.staging).images)
+    if entry.phase not in _CRIU_WAS_THERE:
+        return
     tree = members(entry)
     _release_connections(entry, tree)
     kept = frozenset(process for process in tree if process.pid in entry.stopped_before)
