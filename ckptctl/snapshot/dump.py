@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -114,7 +115,6 @@ class _Dump:
     run_name: str
     id: str
     stats: DumpStats
-    images: Images
     image_bytes: int
     gpu_host_bytes: int
 
@@ -263,13 +263,17 @@ class _Dump:
                 on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
             )
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
-        self.images = read_images(folder.images)
-        if self.bytes_to_keep is not None:
-            self.kept_files = kept.keep(self.images, folder.images)
         if self.gpu is not None:
             gpu.require_in_images(written_bytes(folder.images), self.gpu_host_bytes)
+        if self.bytes_to_keep is not None:
+            self.kept_files = kept.keep(self.images, folder.images)
         if stop and self.request.leave_running:
             standing.let_run(record.entry)
+
+    @cached_property
+    def images(self) -> Images:
+        """What CRIU recorded: read when it is first needed, which is after the pause where that can be."""
+        return read_images(self._staged().folder.images)
 
     def let_run(self) -> None:
         """Let the tree run on, whatever criu did to it. Raises JobStopped."""
