@@ -117,7 +117,10 @@ def _folders(given: Circumstances) -> Iterator[Finding]:
 
 def _programs(given: Circumstances) -> Iterator[Finding]:
     changed = []
+    put_in_place = {file.path for file in given.manifest.kept_files}
     for file in given.manifest.mapped_files:
+        if file.path in put_in_place:
+            continue
         problem = _difference(Path(file.path), file.size_bytes, file.build_id)
         if problem:
             changed.append(f"{file.path} {problem}")
@@ -125,7 +128,7 @@ def _programs(given: Circumstances) -> Iterator[Finding]:
         more = f", and {len(changed) - _NAMED_MOST} more" if len(changed) > _NAMED_MOST else ""
         yield _error(
             "programs",
-            f"Programs or libraries that the job has in memory are not as they were: "
+            f"Programs, libraries or data that the job has mapped are not as they were: "
             f"{'; '.join(changed[:_NAMED_MOST])}{more}.",
             "Put back the versions of the dump (an upgrade since? another environment?).",
         )

@@ -233,3 +233,22 @@ def test_a_damaged_latest_falls_back_to_backup_and_says_so(counting: Shape, ckpt
     assert "is damaged" in restored.stderr
     assert older["id"] in restored.stdout
     counting.wait_steps(counting.steps() + 3)
+
+
+def test_shared_memory_comes_back_after_a_reboot(start_shape: Start, ckptctl: CommandLine) -> None:
+    """/dev/shm is empty then: what the job had there is part of the snapshot, and restores more than once."""
+    memory = Path("/dev/shm")
+    with start_shape("workers") as shape:
+        shape.wait_steps(5)
+        before = set(memory.iterdir())
+        ckptctl("dump", "--pid", str(shape.pid)).check()
+        kept = ckptctl.json("show", "latest")["result"]["manifest"]["kept_files"]
+        assert kept
+        for _ in range(2):
+            for item in kept:
+                Path(item["path"]).unlink(missing_ok=True)
+            ckptctl("restore", "latest", "--files", "roll-back").check()
+            shape.wait_steps(shape.steps() + 3)
+            shape.job.kill()
+        for left in set(memory.iterdir()) - before:
+            left.unlink()
