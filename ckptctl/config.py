@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 from ckptctl.units import parse_duration
 
 SYSTEM_FILE: Final = Path("/etc/ckptctl/config.toml")
@@ -57,7 +57,7 @@ class Settings:
 
 
 def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flags: Mapping[str, str]) -> Settings:
-    """Resolve the settings; `flags` holds those given on the command line by key. Raises ConfigError, UsageError."""
+    """Resolve the settings; `flags` holds those given on the command line by key. Raises ConfigError."""
     values: dict[str, str] = {}
     origins: dict[str, str] = {}
     for source, found in _layers(environment, uid, working_folder, flags):
@@ -68,7 +68,7 @@ def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flag
         store=_absolute(values.get("store", str(home)), working_folder),
         state=_absolute(values.get("state", str(home / "state")), working_folder),
         criu=_absolute(values["criu"], working_folder) if "criu" in values else None,
-        lock_wait_s=parse_duration(values.get("lock_wait", "0")),
+        lock_wait_s=_duration(values.get("lock_wait", "0"), "lock_wait", origins),
         origins=tuple(sorted(origins.items())),
     )
 
@@ -103,8 +103,9 @@ def _read(path: Path, uid: int) -> dict[str, str]:
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{path}: unknown setting {key!r}.", hint=f"Known are {', '.join(sorted(known))}.")
-        if not isinstance(value, str | int | float):
-            raise ConfigError(f"{path}: the setting {key!r} must be a string or a number.", hint="Mend the file.")
+        # A duration may be a number of seconds; anything else is text.
+        if not (isinstance(value, str) or (key == "lock_wait" and type(value) in (int, float))):
+            raise ConfigError(f"{path}: the setting {key!r} must be a string.", hint=f'Write {key} = "...".')
     return {key: str(value) for key, value in table.items()}
 
 
@@ -124,5 +125,17 @@ def _state_home(environment: Mapping[str, str], uid: int) -> Path:
     return Path(base) / "ckptctl"
 
 
+def _duration(text: str, key: str, origins: Mapping[str, str]) -> float:
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise ConfigError(
+            f"{origins[key]}: the setting {key!r} cannot be used. {error.message}", hint=error.hint
+        ) from None
+
+
 def _absolute(text: str, working_folder: Path) -> Path:
-    return working_folder / Path(text).expanduser()
+    try:
+        return working_folder / Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"The path {text} cannot be used: {error}.", hint="Write it without the `~`.") from None

@@ -18,7 +18,7 @@ def parse_size(text: str) -> int:
     """Bytes of `64MiB`, `64M` (binary), `64MB` (decimal), `512` or `512B`; UsageError on anything else."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is not a size", hint="Write a number with a unit: 512MiB, 10G.")
+        raise UsageError(f"{text!r} is not a size.", hint="Write a number with a unit: 512MiB, 10G.")
     number, letter, suffix = match.groups()
     table = _DECIMAL if letter and suffix and suffix.upper() == "B" else _BINARY
     return round(float(number) * table[(letter or "").upper()])
@@ -28,12 +28,12 @@ def format_size(size_bytes: int) -> str:
     """The size with three digits and a binary unit: 1.25 GiB."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
+        if abs(value) < 1023.5 or unit == "TiB":
             break
         value /= 1024
     if unit == "B":
         return f"{size_bytes} B"
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
 
 
@@ -44,18 +44,21 @@ def parse_duration(text: str) -> float:
         return float(stripped)
     parts = _DURATION_PART.findall(stripped)
     if not parts or "".join(number + unit for number, unit in parts) != stripped:
-        raise UsageError(f"{text!r} is not a duration", hint="Write a number with a unit: 90s, 30m, 1h30m.")
+        raise UsageError(f"{text!r} is not a duration.", hint="Write a number with a unit: 90s, 30m, 1h30m.")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def format_duration(seconds: float) -> str:
     """The duration in its two largest units: 850ms, 12.3s, 4m05s, 3h20m, 2d04h."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for unit, below, size, smaller in (("m", "s", 60, 1), ("h", "m", 3600, 60), ("d", "h", 86400, 3600)):
-        if whole < size * (60 if unit == "m" else 24) or unit == "d":
-            return f"{whole // size}{unit}{whole % size // smaller:02d}{below}"
-    raise AssertionError("unreachable")
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02d}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole_seconds:02d}s"

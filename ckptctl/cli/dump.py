@@ -11,6 +11,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
+from ckptctl.output import text
 from ckptctl.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ STATUSES: Final = (
 
 
 def dump(
-    pid: Annotated[int, typer.Option("--pid", "-p", metavar="PID", help="The root of the process tree to save.")],
+    pid: Annotated[
+        int, typer.Option("--pid", "-p", metavar="PID", min=1, help="The root of the process tree to save.")
+    ],
     leave_running: Annotated[
         bool, typer.Option("--leave-running", "-R", help="Let the job go on; otherwise it ends once it is saved.")
     ] = False,
@@ -34,7 +37,9 @@ def dump(
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option("--run", metavar="NAME", help="The series in the store.", show_default="from the command line"),
+        typer.Option(
+            "--run", metavar="NAME", help="The run in the store that it belongs to.", show_default="the job's name"
+        ),
     ] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag; repeatable.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A note for people.")] = None,
@@ -131,7 +136,7 @@ def _words(report: DumpReport) -> str:
     return (
         f"{report.outcome.sentence}\n"
         f"snapshot {report.id} of the run {report.run}: {format_size(report.image_bytes)}, "
-        f"{report.processes} process{'es' if report.processes != 1 else ''}, "
+        f"{text.counted(report.processes, 'process', 'processes')}, "
         f"the job stood still for {format_duration(report.frozen_s)}\n"
         f"  {report.folder}"
     )

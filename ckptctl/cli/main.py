@@ -6,63 +6,114 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Final
 
 from ckptctl import __version__
-from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.errors import CkptctlError, ExitStatus, UsageError
+
+SHELLS: Final = ("bash", "zsh", "fish", "powershell")
 
 
 def console() -> None:
     """The console script `ckptctl`."""
+    _open_standard_streams()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit status. Nothing is raised."""
-    if list(argv) == ["--version"]:  # answered before anything is loaded
+    try:
+        status = _answer(list(argv))
+        sys.stdout.flush()
+    except OSError as error:  # of the help and the version; whoever reads no further has had enough
+        from ckptctl.output import stream
+
+        stream.discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return ExitStatus.DONE
+        stream.write(sys.stderr, f"ckptctl: Standard output cannot be written: {error.strerror}.\n")
+        return ExitStatus.BUG
+    return status
+
+
+def _answer(argv: list[str]) -> int:
+    if argv == ["--version"]:  # answered before anything is loaded
         sys.stdout.write(f"ckptctl {__version__}\n")
         return ExitStatus.DONE
     # Snapshots hold every secret of the job, and criu creates its images as the umask says.
     os.umask(0o077)
-    from ckptctl.cli.commands import application
-
     json = "--json" in argv
     command = next((word for word in argv if not word.startswith("-")), "")
     try:
-        return int(application()(list(argv), prog_name="ckptctl", standalone_mode=False) or 0)
+        return _run(argv)
     except CkptctlError as error:
         _say_failure(command, error, error.exit_status, json=json)
         return error.exit_status
     except KeyboardInterrupt:
+        from ckptctl.interrupt import Interrupted
+
+        _say_failure(command, Interrupted("Stopped by SIGINT."), ExitStatus.INTERRUPTED, json=json)
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; the work is done. Nothing can be said any more.
-        sys.stderr.close()
-        return ExitStatus.DONE
     except Exception as error:
         return _other(command, error, json=json)
 
 
+def _run(argv: list[str]) -> int:
+    if argv[:1] == ["--show-completion"] and len(argv) > 1:
+        _choose_shell(argv[1:])
+    from ckptctl.cli.commands import application
+
+    if not argv:
+        with redirect_stdout(sys.stderr):
+            application()(["--help"], prog_name="ckptctl", standalone_mode=False)
+        return ExitStatus.USAGE
+    try:
+        return int(application()(argv, prog_name="ckptctl", standalone_mode=False) or 0)
+    except SystemExit as ended:  # how Typer ends after it printed a completion
+        return int(ended.code or 0)
+
+
+def _choose_shell(words: list[str]) -> None:
+    """Ask Typer for the completion of one shell: by itself it takes the one that it finds among its parents."""
+    if len(words) > 1 or words[0] not in SHELLS:
+        raise UsageError(
+            f"--show-completion {' '.join(words)}: not a known shell.", hint=f"One of {', '.join(SHELLS)}."
+        )
+    os.environ["_CKPTCTL_COMPLETE"] = f"source_{words[0]}"
+
+
 def _other(command: str, error: Exception, *, json: bool) -> int:
+    if isinstance(error, BrokenPipeError):
+        raise error
     # Typer's own errors of usage are not among its public names; they are known by what they can do.
     show = getattr(error, "format_message", None)
     if callable(show):
-        from ckptctl.errors import UsageError
-
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "ckptctl"
-        _say_failure(command, UsageError(show(), hint=f"See `{path} --help`."), ExitStatus.USAGE, json=json)
+        message = str(show()).strip()
+        usage = UsageError(message if message.endswith(".") else f"{message}.", hint=f"See `{path} --help`.")
+        _say_failure(command, usage, ExitStatus.USAGE, json=json)
         return ExitStatus.USAGE
     if json:
         _say_failure(command, error, ExitStatus.BUG, json=True)
-    traceback.print_exception(error)
-    sys.stderr.write("ckptctl: this is a bug in ckptctl. Please report it with the lines above.\n")
+    else:
+        traceback.print_exception(error)
+        sys.stderr.write("ckptctl: This is a bug in ckptctl. Please report it with the lines above.\n")
     return ExitStatus.BUG
 
 
 def _say_failure(command: str, error: Exception, status: int, *, json: bool) -> None:
-    from ckptctl.output import document, text
+    from ckptctl.output import document, stream, text
 
     if json:
-        sys.stdout.write(document.failure(command, error, status) + "\n")
+        text.say(document.failure(command, error, status))
     elif isinstance(error, CkptctlError):
-        sys.stderr.write(text.error(error))
+        stream.write(sys.stderr, text.error(error))
+
+
+def _open_standard_streams() -> None:
+    # Where the caller has closed one (`>&-`), the first file that is opened would get its number, an image say.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

@@ -12,9 +12,9 @@ STATUSES: Final = "Exit status: 0 nothing is left to mend; 3 something could not
 
 
 def recover(json: JsonOpt = False, quiet: QuietOpt = False) -> int:
-    """Finish or undo what a ckptctl that was killed has left: a job that stands still, files moved aside.
+    """Finish or undo what a killed ckptctl has left.
 
-    Every other command does the same before its own work.
+    That is a job that stands still, or files moved aside. Every other command does the same before its own work.
     """
     manner = Manner(json, quiet)
     with session(manner, repair=False) as app:

@@ -100,8 +100,9 @@ def restore(
             criu_options=tuple(criu_option or ()),
         )
         restored = bring_back(request, app.services)
-        emit(manner, "restore", restored.report, _words(restored.report))
-        return supervisor.wait(restored, app.interrupt.received) if wait else 0
+        app.reporter.close()  # from here the terminal may be the job's
+        said = emit(manner, "restore", restored.report, _words(restored.report))
+        return supervisor.wait(restored, app.interrupt.received) if wait else said
 
 
 def _words(report: RestoreReport) -> str:

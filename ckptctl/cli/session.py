@@ -38,9 +38,6 @@ def session(
 
 
 def emit(manner: Manner, command: str, result: object, words: str, status: ExitStatus = ExitStatus.DONE) -> ExitStatus:
-    """Say the result in the manner asked for, and return the status."""
-    if manner.json:
-        text.say(document.success(command, result, status))
-    elif words:
-        text.say(words)
-    return status
+    """Say the result in the manner asked for, and return the status; a result that is lost is no success."""
+    said = text.say(document.success(command, result, status) if manner.json else words)
+    return status if said or status is not ExitStatus.DONE else ExitStatus.BUG

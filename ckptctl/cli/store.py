@@ -71,7 +71,10 @@ def verify(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """See whether snapshots are what they were: manifest, files, sizes; with --read-data every byte."""
+    """See whether snapshots are sound.
+
+    Looks at manifest, files and sizes; with --read-data at every byte.
+    """
     from ckptctl.snapshot.verify import verify as check
     from ckptctl.store.catalog import list_snapshots
     from ckptctl.store.selectors import find

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import traceback
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
@@ -16,6 +17,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Event
 
 SCHEMA: Final = 1
+REPORT_IT: Final = "This is a bug in ckptctl. Please report it with the traceback."
 
 
 def success(command: str, result: object, status: ExitStatus = ExitStatus.DONE) -> str:
@@ -25,10 +27,13 @@ def success(command: str, result: object, status: ExitStatus = ExitStatus.DONE) 
 
 def failure(command: str, error: BaseException, status: int) -> str:
     """The document of a command that failed; an error that is not of ours is a bug."""
-    body: dict[str, object] = {"code": "E_BUG", "message": f"{type(error).__name__}: {error}"}
+    body: dict[str, object]
     if isinstance(error, CkptctlError):
         body = {"code": error.code, "message": error.message, "hint": error.hint, "outcome": error.outcome}
         body["details"] = error.details
+    else:
+        body = {"code": "E_BUG", "message": f"{type(error).__name__}: {error}", "hint": REPORT_IT, "outcome": None}
+        body["details"] = {"traceback": traceback.format_exception(error)}
     body["notes"] = list(getattr(error, "__notes__", ()))
     return _render({**_head(command, status), "error": body})
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.errors import CkptctlError
+from ckptctl.output import stream
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ckptctl.store.manifest import Manifest
 
 _WIDE: Final = 200
+_SHORTEST_PHASE_S: Final = 0.001
 
 
 def error(failure: CkptctlError) -> str:
@@ -33,23 +35,31 @@ def error(failure: CkptctlError) -> str:
     if failure.hint:
         lines.append(f"  What to do: {failure.hint}")
     lines += [f"  {note}" for note in getattr(failure, "__notes__", ())]
-    return "\n".join(lines) + "\n"
+    return stream.harmless("\n".join(lines)) + "\n"
 
 
-def say(text: str) -> None:
-    """Print a result on standard output."""
-    print(text)
+def say(text: str) -> bool:
+    """Print a result on standard output; False if it cannot be written there, which is said.
+
+    A reader that has gone, as `head` does, has had what it wanted.
+    """
+    failure = stream.write(sys.stdout, stream.harmless(text) + "\n")
+    if failure is None or isinstance(failure, BrokenPipeError):
+        return True
+    stream.write(sys.stderr, f"ckptctl: The result cannot be written to standard output: {failure.strerror}.\n")
+    return False
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
     """A table; `columns` are titles with "left" or "right". Uncut where the output is no terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title, side in columns:
         drawn.add_column(title, justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(stream.on_one_line(cell)) for cell in row))
     return _rendered(drawn)
 
 
@@ -60,17 +70,23 @@ def manifest_tree(manifest: Manifest, extra: Sequence[str]) -> str:
 
     root = Tree(Text(f"{manifest.id} of the run {manifest.run}", style="bold"))
     for line in (*extra, f"taken {manifest.created:%Y-%m-%d %H:%M:%S UTC} by ckptctl {manifest.ckptctl_version}"):
-        root.add(Text(line))
+        root.add(Text(stream.on_one_line(line)))
     for title, lines in _sections(manifest):
         branch = root.add(Text(title, style="bold"))
         for line in lines:
-            branch.add(Text(line))
+            branch.add(Text(stream.on_one_line(line)))
     return _rendered(root)
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 file`, `2 files`; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def age(then: datetime, now: datetime) -> str:
-    """How long ago, in two units at most."""
-    return format_duration(max((now - then).total_seconds(), 0.0))
+    """How long ago, in two units at most: 12s, 4m05s, 2d04h. A clock that was set back makes it 0s."""
+    seconds = max(int((now - then).total_seconds()), 0)
+    return format_duration(seconds) if seconds >= 60 else f"{seconds}s"
 
 
 def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
@@ -79,15 +95,16 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
         ("timings", _timings(manifest)),
         ("memory", [
             f"resident {format_size(manifest.memory.resident_bytes)}, images {format_size(manifest.images.size_bytes)} "
-            f"in {len(manifest.images.files)} files"
+            f"in {counted(len(manifest.images.files), 'file')}"
         ]),
         ("processes", [
-            f"{one.pid} {one.comm} [{len(one.threads)} threads, {format_size(one.rss_bytes)}, {one.state}] "
+            f"{one.pid} {one.comm} [{counted(len(one.threads), 'thread')}, {format_size(one.rss_bytes)}, {one.state}] "
             + " ".join(one.cmdline)
             for one in manifest.tree.processes
         ]),
         ("files", [
-            f"{file.path} at {file.position_bytes} of {'?' if file.size_bytes is None else file.size_bytes} bytes"
+            file.path
+            + ("" if file.size_bytes is None else f" at {file.position_bytes} of {file.size_bytes} bytes")
             + (", appended to" if file.append else "") + (", deleted" if file.deleted else "")
             for file in manifest.open_files
         ]),
@@ -118,7 +135,8 @@ def _progress(manifest: Manifest) -> list[str]:
 def _timings(manifest: Manifest) -> list[str]:
     timings = manifest.timings
     frozen = [f"frozen {format_duration(timings.criu.frozen_us / 1e6)}"] if timings.criu else []
-    return [*frozen, *(f"{phase.name} {format_duration(phase.seconds)}" for phase in timings.phases)]
+    long_enough = [phase for phase in timings.phases if phase.seconds >= _SHORTEST_PHASE_S]
+    return [*frozen, *(f"{phase.name} {format_duration(phase.seconds)}" for phase in long_enough)]
 
 
 def _rendered(drawn: RenderableType) -> str:
