@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import sys
 import time
@@ -53,7 +52,7 @@ class App:
             interrupt=self.interrupt,
             now=_now,
             clock=time.monotonic,
-            random_hex=lambda: secrets.token_hex(2),
+            random_hex=lambda: os.urandom(2).hex(),
             lock_wait_s=self.settings.lock_wait_s,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +50,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises FileTrouble or NoSpace; the former file is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         write_durably(temporary, data)
         temporary.rename(path)
@@ -72,7 +71,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def replace_link(link: Path, target: str) -> None:
     """Let the symbolic link `link` point to `target`, by one rename. Raises FileTrouble."""
-    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
+    temporary = link.with_name(f".{link.name}.{os.urandom(4).hex()}")
     try:
         temporary.symlink_to(target)
         temporary.rename(link)

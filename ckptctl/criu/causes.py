@@ -2,11 +2,11 @@
 
 Each row: code, when, patterns (searched in one line of the log; a line break in one reaches into the next), what is
 the matter, what to do. Named groups of the pattern that matched fill both texts; a name that it lacks becomes empty.
+Patterns are compiled when a log is read, which most runs never do.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -25,7 +25,7 @@ class Cause:
 
     code: str
     actions: frozenset[Action]
-    patterns: tuple[re.Pattern[str], ...]
+    patterns: tuple[str, ...]
     summary: str
     remedy: str
 
@@ -209,14 +209,13 @@ _ROWS: Final[tuple[tuple[str, frozenset[Action], tuple[str, ...], str, str], ...
 # fmt: on
 
 CAUSES: Final = tuple(
-    Cause(f"criu.{code}", actions, tuple(re.compile(pattern) for pattern in patterns), summary, remedy)
-    for code, actions, patterns, summary, remedy in _ROWS
+    Cause(f"criu.{code}", actions, patterns, summary, remedy) for code, actions, patterns, summary, remedy in _ROWS
 )
 
 HARMLESS: Final = (
     # Root without CAP_SYS_RESOURCE, as in most containers.
-    re.compile(r"Can't setup RLIMIT_NOFILE for self"),
+    r"Can't setup RLIMIT_NOFILE for self",
     # Every process without CUDA, when criu's plugin for it is there.
-    re.compile(r"Could not find restore thread for process ID"),
+    r"Could not find restore thread for process ID",
 )
 """What criu marks as an error in runs that succeed."""

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptctl import command
 from ckptctl.criu.failures import Action, CriuDumpFailed, explain
-from ckptctl.criu.images import read_dump_stats
 from ckptctl.criu.invocation import command_line, common_words, read_log
 from ckptctl.criu.program import Criu
-from ckptctl.criu.records import DumpStats
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import standing, wait_until, walk
 from ckptctl.process.identity import NoSuchProcess, identify
+
+if TYPE_CHECKING:
+    from ckptctl.criu.records import DumpStats
 
 _OUTPUT = "dump.out"
 _TICK_S = 0.05
@@ -83,6 +85,8 @@ def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress:
         log = request.logs / request.log_name
         text = read_log(log) or read_log(request.logs / _OUTPUT)
         raise CriuDumpFailed(explain(text, action=Action.DUMP), status, log)
+    from ckptctl.criu.images import read_dump_stats
+
     return read_dump_stats(request.logs)
 
 

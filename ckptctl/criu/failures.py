@@ -87,14 +87,14 @@ def _read_lines(log_text: str) -> tuple[list[str], list[str]]:
             (errors if marked["mark"] == "Error" else warnings).append(marked["text"].strip())
         elif line.strip() and not _STAMPED.match(line):
             errors.append(line.strip())
-    return [text for text in errors if not any(pattern.search(text) for pattern in HARMLESS)], warnings
+    return [text for text in errors if not any(re.search(pattern, text) for pattern in HARMLESS)], warnings
 
 
 def _match(lines: Sequence[str], action: Action) -> tuple[Cause, re.Match[str]] | None:
     window = "\n".join(lines)
     for cause in CAUSES:
         for pattern in cause.patterns if action in cause.actions else ():
-            match = pattern.search(window)
+            match = re.search(pattern, window)
             if match is not None and match.start() < len(lines[0]):
                 return cause, match
     return None

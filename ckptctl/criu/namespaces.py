@@ -13,15 +13,17 @@ import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptctl import command
-from ckptctl.criu.images import read_restore_stats
-from ckptctl.criu.program import Criu
-from ckptctl.criu.records import RestoreStats
-from ckptctl.criu.restore import OUTPUT, RestoreRequest, restore_failed
-from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import end, walk
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
+
+if TYPE_CHECKING:
+    from ckptctl.criu.program import Criu
+    from ckptctl.criu.records import RestoreStats
+    from ckptctl.criu.restore import RestoreRequest
+    from ckptctl.interrupt import Interrupt
 
 INIT_PROGRAM = Path(__file__).with_name("namespace_init.py")
 _TICK_S = 0.02
@@ -83,6 +85,10 @@ def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interru
     `request.parent` must be INIT. Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, and
     NoSuchProcess for a root that ended at once.
     """
+    # Not at the top: a dump needs only the functions above.
+    from ckptctl.criu.images import read_restore_stats
+    from ckptctl.criu.restore import restore_failed
+
     request.pidfile.unlink(missing_ok=True)
     reading, writing = os.pipe()
     try:
@@ -107,6 +113,8 @@ def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interru
 
 
 def _start(criu: Criu, request: RestoreRequest, status_fd: int) -> command.Child:
+    from ckptctl.criu.restore import OUTPUT
+
     return command.start(
         [*new_pid_namespace_prefix(status_fd, request.root_pid), *request.argv(criu)],
         output=request.logs / OUTPUT,

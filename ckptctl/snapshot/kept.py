@@ -11,10 +11,9 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ckptctl import files
-from ckptctl.criu.records import Images, RemapKind
 from ckptctl.host.mounts import devices_in_memory
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.process.files import FileKind
@@ -22,7 +21,10 @@ from ckptctl.process.outside import Wanted, find_holders
 from ckptctl.process.tree import Tree
 from ckptctl.store.journal import ReplacedFile
 from ckptctl.store.layout import SnapshotFolder
-from ckptctl.store.manifest import KeptFile
+
+if TYPE_CHECKING:
+    from ckptctl.criu.records import Images
+    from ckptctl.store.manifest import KeptFile
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -44,6 +46,8 @@ def bytes_to_keep(tree: Tree) -> int | None:
 
 def keep(images: Images, folder: Path) -> tuple[KeptFile, ...]:
     """Copy every such file of a tree that stands still into the folder of images. Raises FileTrouble, NoSpace."""
+    from ckptctl.store.manifest import KeptFile
+
     in_memory = devices_in_memory()
     kept = []
     for number, path in enumerate(dict.fromkeys(_writable_paths(images))):
@@ -133,6 +137,8 @@ def take_back(replaced: Iterable[ReplacedFile]) -> None:
 
 def _writable_paths(images: Images) -> Iterator[str]:
     """Files with a name that the tree has open or mapped for writing, and the links that CRIU made of nameless ones."""
+    from ckptctl.criu.records import RemapKind
+
     for file in images.open_files.regular:
         if file.remap is not None and file.remap.kind is RemapKind.LINKED:
             target = images.open_files.regular_file(file.remap.target_id)

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from ckptctl.criu import network
-from ckptctl.criu.container import ImageDamaged
-from ckptctl.criu.images import read_images
 from ckptctl.criu.namespaces import pid_inside
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -116,6 +113,10 @@ def outcome_of(root: ProcessId) -> Outcome:
 def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None:
     if entry.staging is None:
         return
+    from ckptctl.criu import network
+    from ckptctl.criu.container import ImageDamaged
+    from ckptctl.criu.images import read_images
+
     try:
         images = read_images(SnapshotFolder(entry.staging).images)
     except ImageDamaged:
@@ -126,6 +127,9 @@ def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None
 
 def _forget_connections(entry: JournalEntry) -> None:
     """Remove CRIU's packet filter once the tree is gone, unless a peer outside still waits behind it."""
+    from ckptctl.criu import network
+    from ckptctl.criu.images import read_images
+
     images = read_images(SnapshotFolder(entry.folder).images)
     if not network.leads_outside(images):
         network.release_connections(images, {})

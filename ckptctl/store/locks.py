@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,7 +141,7 @@ def _try(folder: Path, lock: _Lock) -> Path | Locked:
     The others are looked at once more after the file is written: where flock does not work, two who come at the same
     time then both give way, and never both go on.
     """
-    path = folder / f"{lock.owner.pid}-{secrets.token_hex(8)}.json"
+    path = folder / f"{lock.owner.pid}-{os.urandom(8).hex()}.json"
     try:
         with _mutex(folder), ExitStack() as given_up:
             obstacle = _obstacle(path, lock)

@@ -17,7 +17,6 @@ from typing import Final
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.interrupt import Interrupt
-from ckptctl.store.digests import fsync_all
 from ckptctl.store.layout import SnapshotFolder, Store
 
 _PRIVATE_PROGRAM: Final = 0o700
@@ -133,6 +132,8 @@ def _occupied(final: Path) -> TargetNotEmpty:
 
 def _make_private_and_durable(folder: SnapshotFolder) -> None:
     """0600 and 0700, whatever a umask or CRIU did, then fsync of files before that of the folders that name them."""
+    from ckptctl.store.digests import fsync_all  # with it comes the library for digests
+
     paths = list(files.walk_regular_files(folder.path))
     for path in paths:
         allowed = _PRIVATE_PROGRAM if path == folder.restore_script else files.PRIVATE_FILE
