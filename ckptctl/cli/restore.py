@@ -93,6 +93,7 @@ def restore(
             folder=chosen.folder,
             manifest=chosen.manifest,
             store=chosen.store,
+            verified=chosen.verified,
             files=Mode(files),
             new_pid_namespace=new_pid_namespace,
             attached=wait,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu import choice, namespaces
 from ckptctl.criu import dump as criu_dump
 from ckptctl.criu.dump import Leave, written_bytes
-from ckptctl.criu.images import read_images
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
-from ckptctl.criu.records import DumpStats, Images
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Progress
 from ckptctl.files import NoSpace, free_bytes
@@ -22,14 +21,29 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import describe, failures, gpu, kept, standing
+from ckptctl.snapshot import failures, gpu, kept, standing
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
-from ckptctl.store import digests, journal, links, locks, manifest, manifest_json, names, script, staging
+from ckptctl.store import journal, links, locks, names, staging
 from ckptctl.store.journal import Action, JournalEntry, Phase
 from ckptctl.store.layout import SnapshotFolder, Store
 from ckptctl.units import format_size
+
+if TYPE_CHECKING:
+    from ckptctl.criu.records import DumpStats, Images
+    from ckptctl.snapshot import describe
+    from ckptctl.store import manifest
+
+# What the steps after the freeze need, a third of all imports: loaded while criu works, not while the job waits for it.
+_LATER: Final = (
+    "ckptctl.criu.network",
+    "ckptctl.snapshot.describe",
+    "ckptctl.store.digests",
+    "ckptctl.store.manifest_json",
+    "ckptctl.store.script",
+    "google.protobuf.message_factory",
+)
 
 # Room for what the job allocates until it stands still, and for the images that are not memory.
 _SPACE_FACTOR: Final = 1.05
@@ -68,7 +82,7 @@ class DumpRequest:
     pid: int
     target: StoreTarget | FolderTarget
     leave_running: bool = False
-    progress: manifest.Progress = field(default_factory=manifest.Progress)
+    progress: manifest.Progress | None = None
     tags: tuple[str, ...] = ()
     note: str | None = None
     keep_environment: bool = False
@@ -178,7 +192,8 @@ class _Dump:
     def prepare(self) -> None:
         """Lock the tree, open a staging folder and the journal, and see that there is room."""
         services, target = self.services, self.request.target
-        self.id = names.new_id(self.created, self.request.progress.step, services.random_hex())
+        step = self.request.progress.step if self.request.progress else None
+        self.id = names.new_id(self.created, step, services.random_hex())
         self.run_name = names.run_name_from(self.tree.root.command_line)
         held, owner = self._held.enter_context, services.owner
         wait_s, interrupt = services.lock_wait_s, services.interrupt
@@ -200,6 +215,14 @@ class _Dump:
             staging.discard(self.staging.folder)
         if self.record is not None and self._outcome().state is not JobState.STOPPED and not self.gpu_failure:
             self.record.close()
+
+    def has_gpu(self) -> bool:
+        """Whether the job has GPU memory."""
+        return self.gpu is not None
+
+    def gpu_goes_on(self) -> bool:
+        """Whether the job has GPU memory and is to go on."""
+        return self.gpu is not None and self.request.leave_running
 
     def lock_gpu(self) -> None:
         """Lock every CUDA process, all before any is checkpointed: no collective is left half-way."""
@@ -232,9 +255,8 @@ class _Dump:
 
         Where that fails the job is lost, but its images are whole: the dump goes on, so that it can be restored.
         """
-        if self.request.leave_running:
-            with suppress(CkptctlError):
-                self.free_gpu()
+        with suppress(CkptctlError):
+            self.free_gpu()
 
     def freeze(self) -> None:
         """Let criu write the images; it leaves the tree stopped, or running, and never kills it.
@@ -254,13 +276,12 @@ class _Dump:
             prefix=namespaces.enter_namespaces_prefix(pid),
             outer_pid=pid,
         )
-        total = self.tree.estimated_bytes
         with failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id):
             self.stats = criu_dump.dump(
                 self.criu,
                 request,
                 interrupt=self.services.interrupt,
-                on_progress=lambda done: self.services.reporter.report(Progress("memory", done, total)),
+                on_progress=self._freeze_progress,
             )
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         if self.gpu is not None:
@@ -273,6 +294,8 @@ class _Dump:
     @cached_property
     def images(self) -> Images:
         """What CRIU recorded: read when it is first needed, which is after the pause where that can be."""
+        from ckptctl.criu.images import read_images
+
         return read_images(self._staged().folder.images)
 
     def let_run(self) -> None:
@@ -282,6 +305,9 @@ class _Dump:
 
     def write_down(self) -> None:
         """Digest the images on their way to the disk, and write down what they are."""
+        from ckptctl.snapshot import describe
+        from ckptctl.store import digests, manifest, manifest_json, script
+
         _, folder = self._opened()
         records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
         digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
@@ -345,6 +371,9 @@ class _Dump:
             )
 
     def _subject(self) -> describe.Subject:
+        from ckptctl.snapshot import describe
+        from ckptctl.store import manifest
+
         request = self.request
         environments = {pid: read_environment(pid) for pid in self.tree.pids} if request.keep_environment else {}
         return describe.Subject(
@@ -358,7 +387,7 @@ class _Dump:
             options=self.options,
             stats=self.stats,
             timings=tuple(self.timings),
-            progress=request.progress,
+            progress=request.progress or manifest.Progress(),
             tags=request.tags,
             note=request.note,
             environments=environments,
@@ -367,7 +396,13 @@ class _Dump:
         )
 
     def _gpu_record(self) -> manifest.Gpu | None:
+        from ckptctl.snapshot import describe
+
         return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
+
+    def _freeze_progress(self, done: int) -> None:
+        _load_later()
+        self.services.reporter.report(Progress("memory", done, self.tree.estimated_bytes))
 
     def _digest_progress(self, done: int, total: int) -> None:
         self.services.reporter.report(Progress("images", done, total))
@@ -407,6 +442,8 @@ class _Dump:
         )
 
     def _report(self) -> DumpReport:
+        from ckptctl.snapshot import describe
+
         pid, final = self.tree.root.pid, self._staged().final.path
         if self.request.leave_running:
             outcome = self._outcome()
@@ -428,13 +465,25 @@ class _Dump:
         )
 
 
+@cache
+def _load_later() -> None:
+    for module in _LATER:
+        import_module(module)
+
+
 _STEPS: Final = (
     Step("look", "Looking at the job", _Dump.look),
     Step("prepare", "Preparing", _Dump.prepare, undo=_Dump.discard),
-    Step("lock-gpu", "Waiting for the GPUs to come to rest", _Dump.lock_gpu, undo=_Dump.free_gpu),
-    Step("checkpoint-gpu", "Moving device memory to host memory", _Dump.checkpoint_gpu, undo=_Dump.free_gpu),
+    Step("lock-gpu", "Waiting for the GPUs to come to rest", _Dump.lock_gpu, undo=_Dump.free_gpu, when=_Dump.has_gpu),
+    Step(
+        "checkpoint-gpu",
+        "Moving device memory to host memory",
+        _Dump.checkpoint_gpu,
+        undo=_Dump.free_gpu,
+        when=_Dump.has_gpu,
+    ),
     Step("freeze", "Saving the job's memory", _Dump.freeze, undo=_Dump.let_run),
-    Step("resume-gpu", "Moving device memory back", _Dump.resume_gpu),
+    Step("resume-gpu", "Moving device memory back", _Dump.resume_gpu, when=_Dump.gpu_goes_on),
     Step("describe", "Checking the images in", _Dump.write_down),
     Step("commit", "Committing the snapshot", _Dump.commit, final=True),
     Step("end", "Ending the job", _Dump.end),

@@ -58,12 +58,15 @@ class SnapshotDamaged(CkptctlError):
 class RestoreRequest:
     """What is asked for; the manifest is that of the snapshot, `store` the one in which it is, if any.
 
+    `verified`: every byte was read already, to choose it.
+
     `attached`: the caller stays and supervises the job.
     """
 
     folder: SnapshotFolder
     manifest: Manifest
     store: Store | None = None
+    verified: bool = False
     files: rollback.Mode = rollback.Mode.ROLL_BACK
     new_pid_namespace: bool = False
     attached: bool = False
@@ -154,6 +157,10 @@ class _Restore:
 
     # The steps, in order.
 
+    def is_unverified(self) -> bool:
+        """Whether the images have not been read yet, to choose this snapshot."""
+        return not self.request.verified
+
     def check_images(self) -> None:
         """Read every byte of the images against its digest."""
         verdict = verify(self.request.folder, read_data=True, services=self.services)
@@ -177,8 +184,8 @@ class _Restore:
             if finding.level is Level.WARNING:
                 self._warn(finding.summary, finding.check)
 
-    def prepare(self) -> None:
-        """Lock the pids, wait until they are free, open the journal."""
+    def claim(self) -> None:
+        """Lock the pids and wait until they are free: nothing else matters while the original still runs."""
         services = self.services
         pids = () if self.request.new_pid_namespace else self._ids()
         held, owner = self._held.enter_context, services.owner
@@ -193,6 +200,10 @@ class _Restore:
         )
         if not free:
             raise _pids_taken(control.taken(pids))
+
+    def prepare(self) -> None:
+        """Open the journal."""
+        services = self.services
         make_private_folder(self._logs())
         entry = JournalEntry(
             id=self.id,
@@ -256,6 +267,10 @@ class _Restore:
         """See that every process is there, then let them run."""
         returned.require_all(self.manifest, self.root)
         returned.let_go(self.manifest, self.root)
+
+    def has_gpu(self) -> bool:
+        """Whether the job has GPU memory."""
+        return self.manifest.gpu is not None
 
     def restore_gpu(self) -> None:
         """Move device memory back, let the CUDA processes run, and see that they do and where their memory is."""
@@ -363,12 +378,19 @@ def _pids_taken(numbers: tuple[int, ...]) -> PidsTaken:
 
 
 _STEPS: Final = (
-    Step("verify", "Checking the images", _Restore.check_images),
+    Step("claim", "Waiting for the process ids", _Restore.claim),
     Step("check", "Comparing this machine with that of the dump", _Restore.check),
-    Step("prepare", "Waiting for the process ids", _Restore.prepare, undo=_Restore.close_journal),
+    Step("verify", "Checking the images", _Restore.check_images, when=_Restore.is_unverified),
+    Step("prepare", "Opening the journal", _Restore.prepare, undo=_Restore.close_journal),
     Step("files", "Putting files back to their size", _Restore.move_files, undo=_Restore.put_files_back),
     Step("restore", "Restoring the job", _Restore.bring_up, undo=_Restore.take_down),
     Step("look", "Looking at the job", _Restore.look),
-    Step("restore-gpu", "Moving device memory back", _Restore.restore_gpu, undo=_Restore.put_gpu_away),
+    Step(
+        "restore-gpu",
+        "Moving device memory back",
+        _Restore.restore_gpu,
+        undo=_Restore.put_gpu_away,
+        when=_Restore.has_gpu,
+    ),
     Step("finish", "Closing the journal", _Restore.finish),
 )

@@ -15,11 +15,15 @@ from ckptctl.store.selectors import Found, NothingMatched, find
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The snapshot to restore; `store` is None for a folder outside of the store."""
+    """The snapshot to restore; `store` is None for a folder outside of the store.
+
+    `verified`: every byte has been read and was right.
+    """
 
     folder: SnapshotFolder
     manifest: Manifest
     store: Store | None
+    verified: bool
 
 
 def choose(store: Store | None, selector: str, run: str | None, services: Services) -> Chosen:
@@ -33,18 +37,21 @@ def choose(store: Store | None, selector: str, run: str | None, services: Servic
     if found.id is None:
         require_own(found.folder.path)
     if found.by_link and store is not None and found.run is not None:
-        found = _sound(found, store, found.run, services)
-    return Chosen(found.folder, manifest_json.read(found.folder.manifest), store if found.id else None)
+        found, verified = _sound(found, store, found.run, services)
+    else:
+        verified = False
+    return Chosen(found.folder, manifest_json.read(found.folder.manifest), store if found.id else None, verified)
 
 
-def _sound(found: Found, store: Store, run: str, services: Services) -> Found:
+def _sound(found: Found, store: Store, run: str, services: Services) -> tuple[Found, bool]:
+    """The snapshot itself, or `backup` where it is damaged; and whether it is known to be sound."""
     verdict = verify(found.folder, read_data=True, services=services)
     if verdict.sound:
-        return found
+        return found, True
     try:
         backup = find(store, "backup", run)
     except NothingMatched:
-        return found
+        return found, False
     damage = "; ".join(verdict.damages)
     services.reporter.report(Caution(f"{found} is damaged ({damage}); {backup} is restored instead.", "W_FELL_BACK"))
-    return backup
+    return backup, False

@@ -17,6 +17,7 @@ class Step(Generic[StateT]):
 
     `undo` must be idempotent and look at the real state, not at what `run` believes that it did: it is called for
     every step that was started, finished or not.
+    A step whose `when` says no is left out: it concerns something that this job does not have.
     `final` marks the point from which there is only forward: once it has succeeded nothing is taken back.
     """
 
@@ -25,6 +26,7 @@ class Step(Generic[StateT]):
     run: Callable[[StateT], None]
     undo: Callable[[StateT], None] | None = None
     final: bool = False
+    when: Callable[[StateT], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def run_steps(
     """
     started: list[Step[StateT]] = []
     for step in steps:
+        if step.when is not None and not step.when(state):
+            continue
         reporter.report(StepStarted(step.name, step.title))
         started.append(step)
         began = clock()
