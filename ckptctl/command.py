@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +183,8 @@ def start_captured(
 
     Nothing is left behind on the disk, whichever of the two sides is killed. Raises CommandMissing.
     """
+    import tempfile  # a millisecond or two, for GPUs alone
+
     descriptor, name = tempfile.mkstemp(prefix="ckptctl-")
     said = os.fdopen(descriptor, "rb")
     try:

@@ -17,6 +17,7 @@ from ckptctl.units import format_duration, format_size, parse_duration
 if TYPE_CHECKING:
     from ckptctl.app import App
     from ckptctl.snapshot.dump import DumpReport, FolderTarget, StoreTarget
+    from ckptctl.store.manifest import Progress
 
 STATUSES: Final = (
     "Exit status: 0 saved; 2 usage; 3 saved, but the job does not end; 5 something stands in the way; "
@@ -87,17 +88,15 @@ def dump(
     """
     from ckptctl.snapshot import dump as action
     from ckptctl.snapshot.gpu import Use
-    from ckptctl.store.manifest import Progress
 
     manner = Manner(json, quiet, verbose)
     metrics = dict(parse_metric(text) for text in metric or ())
-    given = step is not None or epoch is not None or bool(metrics)
     with session(manner, store=store, lock_wait=lock_wait) as app:
         request = action.DumpRequest(
             pid=pid,
             target=_target(app, to, run),
             leave_running=leave_running,
-            progress=Progress(step, epoch, metrics, "command line" if given else None),
+            progress=_progress(step, epoch, metrics),
             tags=tuple(tag or ()),
             note=note,
             keep_environment=keep_environment,
@@ -120,6 +119,14 @@ def parse_metric(text: str) -> tuple[str, float]:
     if not equals or not name.strip():
         raise UsageError(f"--metric {text}: expected a name and a number.", hint="For example --metric val_loss=1.25")
     return name.strip(), number
+
+
+def _progress(step: int | None, epoch: int | None, metrics: dict[str, float]) -> Progress | None:
+    if step is None and epoch is None and not metrics:
+        return None
+    from ckptctl.store.manifest import Progress
+
+    return Progress(step, epoch, metrics, "command line")
 
 
 def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderTarget:

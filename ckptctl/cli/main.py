@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> int:
             application()(["--help"], prog_name="ckptctl", standalone_mode=False)
         return ExitStatus.USAGE
     try:
-        return int(application()(argv, prog_name="ckptctl", standalone_mode=False) or 0)
+        return int(application(argv[0])(argv, prog_name="ckptctl", standalone_mode=False) or 0)
     except SystemExit as ended:  # how Typer ends after it printed a completion
         return int(ended.code or 0)
 

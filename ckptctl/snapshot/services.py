@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ckptctl.criu.program import Criu
-from ckptctl.cuda.choice import Choice
-from ckptctl.events import Reporter
-from ckptctl.host.gpu import GpuFacts
-from ckptctl.host.machine import Machine
-from ckptctl.interrupt import Interrupt
-from ckptctl.store.owner import Owner
+if TYPE_CHECKING:
+    from ckptctl.criu.program import Criu
+    from ckptctl.cuda.choice import Choice
+    from ckptctl.events import Reporter
+    from ckptctl.host.gpu import GpuFacts
+    from ckptctl.host.machine import Machine
+    from ckptctl.interrupt import Interrupt
+    from ckptctl.store.owner import Owner
 
 
 @dataclass(frozen=True, slots=True)
