@@ -39,7 +39,7 @@ def cases() -> list[Case]:
         Case("python -c pass", (sys.executable, "-c", "pass")),
         Case("ckptctl --version", (_CKPTCTL, "--version")),
         Case("ckptctl list --json", (_CKPTCTL, "list", "--json"), typer),
-        Case("ckptctl list", (_CKPTCTL, "list"), typer | {"rich"}),
+        Case("ckptctl list", (_CKPTCTL, "list"), typer),
     ]
 
 

@@ -138,4 +138,4 @@ def _absolute(text: str, working_folder: Path) -> Path:
     try:
         return working_folder / Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"The path {text} cannot be used: {error}.", hint="Write it without the `~`.") from None
+        raise ConfigError(f"The path {text} cannot be used: {error}", hint="Write it without the `~`.") from None

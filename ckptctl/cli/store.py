@@ -42,8 +42,9 @@ def list_(run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, qui
         entries = list_snapshots(found, run) if found else ()
         place = app.settings.store
     now = datetime.now(UTC)
-    words = text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {place}."
-    return emit(manner, "list", [_summary(entry) for entry in entries], words)
+    lines = [text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {place}."]
+    lines += [f"{entry.id} is damaged: {entry.problem}" for entry in entries if entry.problem]
+    return emit(manner, "list", [_summary(entry) for entry in entries], "\n".join(lines))
 
 
 def show(
@@ -151,6 +152,6 @@ def _summary(entry: Entry) -> dict[str, object]:
 
 def _state(entry: Entry) -> str:
     if entry.manifest is None:
-        return f"damaged: {entry.problem}"
+        return "damaged"
     marks = [word for word, holds in (("latest", entry.is_latest), ("backup", entry.is_backup)) if holds]
-    return " ".join(["complete", *(f"({mark})" for mark in marks)])
+    return ", ".join(marks) or "complete"

@@ -7,8 +7,8 @@ import re
 from contextlib import suppress
 from typing import Final, TextIO
 
-# Everything that a terminal would act on, and marks that turn the direction of writing; but not our own colours.
-_HARMFUL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x09\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Everything that a terminal would act on but the ends of lines, and marks that turn the direction of writing.
+_HARMFUL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def write(stream: TextIO, text: str) -> OSError | None:

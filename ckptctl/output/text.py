@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +14,8 @@ from ckptctl.output import stream
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ckptctl.store.manifest import Manifest
 
-_WIDE: Final = 200
 _SHORTEST_PHASE_S: Final = 0.001
 
 
@@ -51,31 +48,25 @@ def say(text: str) -> bool:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
-    """A table; `columns` are titles with "left" or "right". Uncut where the output is no terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for title, side in columns:
-        drawn.add_column(title, justify="right" if side == "right" else "left", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(Text(stream.on_one_line(cell)) for cell in row))
-    return _rendered(drawn)
+    """A table; `columns` are titles with "left" or "right". Nothing is cut: what it shows is there to be copied."""
+    titles = [title for title, _ in columns]
+    lines = [titles, *([stream.on_one_line(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if side == "right" else cell.ljust(width)
+            for cell, width, (_, side) in zip(line, widths, columns, strict=True)
+        ).rstrip()
+        for line in lines
+    )
 
 
 def manifest_tree(manifest: Manifest, extra: Sequence[str]) -> str:
     """Everything that a person wants to know of a snapshot; `extra` are lines on where and how it stands."""
-    from rich.text import Text
-    from rich.tree import Tree
-
-    root = Tree(Text(f"{manifest.id} of the run {manifest.run}", style="bold"))
-    for line in (*extra, f"taken {manifest.created:%Y-%m-%d %H:%M:%S UTC} by ckptctl {manifest.ckptctl_version}"):
-        root.add(Text(stream.on_one_line(line)))
-    for title, lines in _sections(manifest):
-        branch = root.add(Text(title, style="bold"))
-        for line in lines:
-            branch.add(Text(stream.on_one_line(line)))
-    return _rendered(root)
+    taken = f"taken {manifest.created:%Y-%m-%d %H:%M:%S UTC} by ckptctl {manifest.ckptctl_version}"
+    branches = [*((line, ()) for line in (*extra, taken)), *_sections(manifest)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([f"{manifest.id} of the run {manifest.run}", *_tree(branches, width)])
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -139,11 +130,26 @@ def _timings(manifest: Manifest) -> list[str]:
     return [*frozen, *(f"{phase.name} {format_duration(phase.seconds)}" for phase in long_enough)]
 
 
-def _rendered(drawn: RenderableType) -> str:
-    from rich.console import Console
+def _tree(branches: Sequence[tuple[str, Sequence[str]]], width: int | None) -> Iterator[str]:
+    """The lines of a tree of titles with leaves, wrapped to `width` columns, or not at all."""
+    for title, leaves, last in _with_last(branches):
+        yield from _branch(title, "", last, width)
+        below = "    " if last else "│   "
+        for leaf, _, last_leaf in _with_last([(leaf, ()) for leaf in leaves]):
+            yield from _branch(leaf, below, last_leaf, width)
 
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else _WIDE
-    buffer = io.StringIO()
-    Console(file=buffer, force_terminal=terminal, width=width, soft_wrap=not terminal).print(drawn)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+
+def _with_last(branches: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[str, Sequence[str], bool]]:
+    for number, (title, leaves) in enumerate(branches, start=1):
+        yield title, leaves, number == len(branches)
+
+
+def _branch(text: str, indent: str, last: bool, width: int | None) -> Iterator[str]:
+    lines = [stream.on_one_line(text)]
+    if width is not None:
+        room = max(width - len(indent) - 4, 20)
+        # Paths and ids stay whole, to be copied; the terminal breaks them where it must.
+        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
+    yield f"{indent}{'└── ' if last else '├── '}{lines[0]}"
+    for line in lines[1:]:
+        yield f"{indent}{'    ' if last else '│   '}{line}"
