@@ -13,6 +13,8 @@ from ckptctl import __version__
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 
 SHELLS: Final = ("bash", "zsh", "fish", "powershell")
+# By this variable Typer's completions ask what the words could be, with no words on the command line itself.
+_COMPLETE: Final = "_CKPTCTL_COMPLETE"
 
 
 def console() -> None:
@@ -64,12 +66,13 @@ def _run(argv: list[str]) -> int:
         _choose_shell(argv[1:])
     from ckptctl.cli.commands import application
 
-    if not argv:
+    wanted = argv[0] if argv else ""
+    if not argv and _COMPLETE not in os.environ:
         with redirect_stdout(sys.stderr):
             application()(["--help"], prog_name="ckptctl", standalone_mode=False)
         return ExitStatus.USAGE
     try:
-        return int(application(argv[0])(argv, prog_name="ckptctl", standalone_mode=False) or 0)
+        return int(application(wanted)(argv, prog_name="ckptctl", standalone_mode=False) or 0)
     except SystemExit as ended:  # how Typer ends after it printed a completion
         return int(ended.code or 0)
 
@@ -80,7 +83,7 @@ def _choose_shell(words: list[str]) -> None:
         raise UsageError(
             f"--show-completion {' '.join(words)}: not a known shell.", hint=f"One of {', '.join(SHELLS)}."
         )
-    os.environ["_CKPTCTL_COMPLETE"] = f"source_{words[0]}"
+    os.environ[_COMPLETE] = f"source_{words[0]}"
 
 
 def _other(command: str, error: Exception, *, json: bool) -> int:
