@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STATUSES: Final = (
     "Exit status: 0 saved; 2 usage; 3 saved, but the job does not end; 5 something stands in the way; "
     "6 no such process; 7 failed, the job runs on; 8 failed and the job is lost; 10 store; 11 locked; 14 no space; "
-    "130, 143 interrupted."
+    "15 no driver that can save GPU memory; 16 the GPU does not come to rest; 130, 143 interrupted."
 )
 
 
@@ -140,10 +140,12 @@ def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderT
 
 
 def _words(report: DumpReport) -> str:
-    return (
-        f"{report.outcome.sentence}\n"
+    lines = [
+        report.outcome.sentence,
         f"snapshot {report.id} of the run {report.run}: {format_size(report.image_bytes)}, "
         f"{text.counted(report.processes, 'process', 'processes')}, "
-        f"the job stood still for {format_duration(report.frozen_s)}\n"
-        f"  {report.folder}"
-    )
+        f"the job stood still for {format_duration(report.frozen_s)}",
+        *(f"  {line}" for line in text.gpu_timings(report.gpu.timings if report.gpu else ())),
+        f"  {report.folder}",
+    ]
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
+from ckptctl.output import text
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -114,4 +115,5 @@ def _words(report: RestoreReport) -> str:
         for item in report.rolled_back
     ]
     lines.append(f"snapshot {report.id} of the run {report.run}, restored in {format_duration(report.restore_s)}")
+    lines += [f"  {line}" for line in text.gpu_timings(report.gpu_timings)]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckptctl.cuda.driver import GpuPair
-from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 
 
 class GpuMapWrong(CkptctlError):
@@ -35,10 +35,10 @@ class Wish:
 
 
 def parse_wish(text: str) -> Wish:
-    """Read `OLD=NEW`. Raises GpuMapWrong."""
+    """Read `OLD=NEW`. Raises UsageError."""
     match = re.fullmatch(r"(\d+|GPU-[0-9a-fA-F-]{36})=(\d+|GPU-[0-9a-fA-F-]{36})", text.strip())
     if match is None:
-        raise GpuMapWrong(f"{text!r} is no GPU map.", hint="Write OLD=NEW, each a GPU's UUID or index: 0=1.")
+        raise UsageError(f"{text!r} is no GPU map.", hint="Write OLD=NEW, each a GPU's UUID or index: 0=1.")
     return Wish(match[1], match[2])
 
 
@@ -63,7 +63,8 @@ def complete_map(old: Sequence[KnownGpu], new: Sequence[KnownGpu], wishes: Seque
     for gpu in sorted(old, key=lambda each: each.index):
         if gpu.uuid not in places:
             places[gpu.uuid] = _first_free(gpu, new, places)
-    return tuple(GpuPair(gpu.uuid, places[gpu.uuid]) for gpu in old)
+    pairs = tuple(GpuPair(gpu.uuid, places[gpu.uuid]) for gpu in old)
+    return () if all(pair.old_uuid == pair.new_uuid for pair in pairs) else pairs
 
 
 def _as_wished(old: Sequence[KnownGpu], new: Sequence[KnownGpu], wishes: Sequence[Wish]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ckptctl.cuda.driver import Action, CheckpointDriver, CudaState, GpuPair
 from ckptctl.cuda.results import (
@@ -19,24 +19,29 @@ from ckptctl.cuda.results import (
     CudaStuck,
     CudaTargetStopped,
 )
+from ckptctl.interrupt import Interrupt, Never
 
-# With several processes, one that was locked while another waits for its part of a collective can hold up both. Letting
-# all run on for a moment and locking again gets past that, so the time is spent in several tries.
-_LOCK_TRIES: Final = 3
+# The time for the lock is spent in several tries, each twice as long as the one before. A process that was locked while
+# another waits for its part of a collective can hold up both: letting all run on for a moment gets past that. And a
+# lock that is under way cannot be called off, so Ctrl-C is listened to between the tries.
+_FIRST_TRY_MS: Final = 1000
 _BETWEEN_TRIES_S: Final = 0.05
 _POLL_S: Final = 0.05
 # Each pass through the loop that brings a process back makes one transition; two are needed, the others are for
 # operations of a ckptctl that was killed, which come to their end meanwhile.
 _MAX_TRANSITIONS: Final = 8
 
+ResultT = TypeVar("ResultT")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long one action on one process took."""
+    """How long one action on one process took; `began_s` is the time of `time.monotonic`."""
 
     pid: int
     action: Action
     seconds: float
+    began_s: float
 
 
 def find_cuda_pids(driver: CheckpointDriver, pids: Iterable[int]) -> tuple[int, ...]:
@@ -44,14 +49,18 @@ def find_cuda_pids(driver: CheckpointDriver, pids: Iterable[int]) -> tuple[int, 
     return tuple(pid for pid in pids if _holds_state(driver, pid))
 
 
-def lock_all(driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int) -> tuple[Timing, ...]:
+def lock_all(
+    driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int, interrupt: Interrupt | None = None
+) -> tuple[Timing, ...]:
     """Lock all processes, or none: whatever fails, those that were locked are running again when this raises."""
-    tries = 1 if len(pids) == 1 else _LOCK_TRIES
-    for attempt in range(1, tries + 1):
+    listened = interrupt or Never()
+    tries = _tries_ms(timeout_ms)
+    for number, try_ms in enumerate(tries, 1):
+        listened.check()
         try:
-            return _lock_once(driver, pids, max(1, timeout_ms // tries))
+            return _lock_once(driver, pids, try_ms)
         except CudaBusy:
-            if attempt == tries:
+            if number == len(tries):
                 raise
             time.sleep(_BETWEEN_TRIES_S)
     raise AssertionError("unreachable")
@@ -75,6 +84,25 @@ def restore_all(
 def unlock_all(driver: CheckpointDriver, pids: Sequence[int]) -> tuple[Timing, ...]:
     """Let all locked processes run."""
     return _on_each(Action.UNLOCK, driver.unlock, pids, 1)
+
+
+def bring_all_to_running(
+    driver: CheckpointDriver, pids: Sequence[int], *, workers: int, limit_s: float
+) -> tuple[Timing, ...]:
+    """Bring every process back to running, `workers` at a time, even when one cannot be; see `bring_to_running`.
+
+    Raises the first failure once all are done with, the others as notes on it.
+    """
+    if not pids:
+        return ()
+
+    def bring(pid: int) -> tuple[Timing, ...] | CudaError:
+        try:
+            return bring_to_running(driver, pid, limit_s=limit_s)
+        except CudaError as error:
+            return error
+
+    return tuple(timing for timings in _gather(bring, pids, workers) for timing in timings)
 
 
 def bring_to_running(driver: CheckpointDriver, pid: int, *, limit_s: float) -> tuple[Timing, ...]:
@@ -142,24 +170,37 @@ def _lock_once(driver: CheckpointDriver, pids: Sequence[int], timeout_ms: int) -
         raise
 
 
+def _tries_ms(timeout_ms: int) -> tuple[int, ...]:
+    """How long each try of the lock may take; together, the whole time."""
+    tries, left_ms, next_ms = [], max(1, timeout_ms), _FIRST_TRY_MS
+    # A rest that is shorter than the try would be is added to it.
+    while left_ms >= 2 * next_ms:
+        tries.append(next_ms)
+        left_ms -= next_ms
+        next_ms *= 2
+    return (*tries, left_ms)
+
+
 def _on_each(action: Action, act: Callable[[int], None], pids: Sequence[int], workers: int) -> tuple[Timing, ...]:
     """Act on every process even when one fails; then raise the first failure, with the others as notes on it."""
-    if not pids:
-        return ()
 
     def timed(pid: int) -> Timing | CudaError:
-        began = time.monotonic()
+        began_s = time.monotonic()
         try:
             act(pid)
         except CudaError as error:
             return error
-        return Timing(pid, action, time.monotonic() - began)
+        return Timing(pid, action, time.monotonic() - began_s, began_s)
 
+    return _gather(timed, pids, workers) if pids else ()
+
+
+def _gather(act: Callable[[int], ResultT | CudaError], pids: Sequence[int], workers: int) -> tuple[ResultT, ...]:
     with ThreadPoolExecutor(max_workers=min(workers, len(pids)), thread_name_prefix="cuda") as pool:
-        results = tuple(pool.map(timed, pids))
+        results = tuple(pool.map(act, pids))
     errors = [result for result in results if isinstance(result, CudaError)]
     if not errors:
-        return tuple(result for result in results if isinstance(result, Timing))
+        return tuple(result for result in results if not isinstance(result, CudaError))
     for other in errors[1:]:
         errors[0].add_note(other.message)
     raise errors[0]

@@ -14,7 +14,7 @@ from ckptctl.output import stream
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from ckptctl.store.manifest import Manifest
+    from ckptctl.store.manifest import CudaTiming, Gpu, Manifest
 
 _SHORTEST_PHASE_S: Final = 0.001
 
@@ -74,6 +74,15 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def gpu_timings(timings: Iterable[CudaTiming]) -> list[str]:
+    """A line for each GPU process, in the order in which they were locked: its actions with their times and rates."""
+    by_process: dict[int, list[str]] = {}
+    for one in timings:
+        rate = f" ({format_size(round(one.bytes_per_second))}/s)" if one.bytes_per_second else ""
+        by_process.setdefault(one.pid, []).append(f"{one.action} {format_duration(one.seconds)}{rate}")
+    return [f"GPU memory of process {pid}: {', '.join(actions)}" for pid, actions in by_process.items()]
+
+
 def age(then: datetime, now: datetime) -> str:
     """How long ago, in two units at most: 12s, 4m05s, 2d04h. A clock that was set back makes it 0s."""
     seconds = max(int((now - then).total_seconds()), 0)
@@ -88,6 +97,7 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
             f"resident {format_size(manifest.memory.resident_bytes)}, images {format_size(manifest.images.size_bytes)} "
             f"in {counted(len(manifest.images.files), 'file')}"
         ]),
+        ("GPU", _gpu(manifest.gpu) if manifest.gpu else []),
         ("processes", [
             f"{one.pid} {one.comm} [{counted(len(one.threads), 'thread')}, {format_size(one.rss_bytes)}, {one.state}] "
             + " ".join(one.cmdline)
@@ -121,6 +131,15 @@ def _progress(manifest: Manifest) -> list[str]:
     lines += [f"{name} = {value:g}" for name, value in sorted(progress.metrics.items())]
     lines += [f"tag {tag}" for tag in manifest.tags]
     return lines + ([f"note: {manifest.note}"] if manifest.note else [])
+
+
+def _gpu(gpu: Gpu) -> list[str]:
+    indices = {one.uuid: f"GPU {one.index} ({one.model})" for one in gpu.gpus}
+    return [
+        *(f"process {one.pid}: {format_size(one.size_bytes)} on {indices[one.uuid]} {one.uuid}" for one in gpu.memory),
+        *gpu_timings(gpu.timings),
+        f"driver {gpu.driver or 'unknown'}; {gpu.method}",
+    ]
 
 
 def _timings(manifest: Manifest) -> list[str]:

@@ -56,8 +56,8 @@ def _driver(saved: manifest.Gpu, driver: str, pairs: tuple[GpuPair, ...]) -> Ite
     if pairs and not supports(here, Feature.GPU_MAP):
         yield _error(
             "gpu-map",
-            f"The GPUs of the dump are not here, and NVIDIA's driver {driver} cannot restore onto others.",
-            "Install driver 580 or newer, or restore on the machine of the dump.",
+            f"NVIDIA's driver {driver} can restore device memory only onto the GPUs of the dump, each onto itself.",
+            "Install driver 580 or newer, or restore onto the GPUs of the dump.",
         )
 
 

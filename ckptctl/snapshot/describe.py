@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ckptctl import __version__
@@ -20,7 +20,7 @@ from ckptctl.process.files import FileKind
 from ckptctl.process.member import Process
 from ckptctl.process.tree import Tree
 from ckptctl.snapshot import ends
-from ckptctl.snapshot.gpu import GpuJob
+from ckptctl.snapshot.gpu import GpuJob, record_timings
 from ckptctl.snapshot.steps import Timing
 from ckptctl.store import manifest
 
@@ -93,8 +93,9 @@ def gpu_of(job: GpuJob, tree: Tree) -> manifest.Gpu:
         gpus=tuple(manifest.GpuRecord(one.index, one.uuid, one.model, one.total_bytes) for one in job.facts.gpus),
         pids=tuple(inside.get(pid, pid) for pid in job.pids),
         memory=tuple(manifest.DeviceMemory(inside.get(pid, pid), uuid, size) for pid, uuid, size in job.device_bytes),
+        workers=job.workers,
         timings=tuple(
-            manifest.CudaTiming(inside.get(one.pid, one.pid), one.action.value, one.seconds) for one in job.timings
+            replace(one, pid=inside.get(one.pid, one.pid)) for one in record_timings(job.timings, job.bytes_by_pid)
         ),
     )
 

@@ -160,7 +160,7 @@ class _Dump:
             folder = self._staged().final.path
             raise JobLost(
                 f"The job was saved, but its GPU memory could not be given back to it: {self.gpu_failure.message}",
-                hint=f"End it and restore it: kill -9 {self.tree.root.pid}; ckptctl restore {folder}",
+                hint=f"End it and restore it: kill -9 {' '.join(map(str, self.tree.pids))}; ckptctl restore {folder}",
                 details=self.gpu_failure.details,
                 outcome=f"The snapshot {folder} is complete.",
             )
@@ -182,6 +182,7 @@ class _Dump:
         checked = tree_checks.findings(self.tree, self.services.machine)
         findings = gpu.blockers(self.tree, self.gpu, checked)
         refuse(findings, f"The job {self.tree.root.label} cannot be dumped")
+        self._require_gpu_room()
         for finding in findings:
             if finding.level is Level.WARNING:
                 self._warn(finding.summary, finding.check)
@@ -227,10 +228,9 @@ class _Dump:
     def lock_gpu(self) -> None:
         """Lock every CUDA process, all before any is checkpointed: no collective is left half-way."""
         if self.gpu is not None:
-            gpu.require_host_memory(self.gpu, self.services.machine.memory_available_bytes)
             record, _ = self._opened()
             record.advance(Phase.MOVING_DEVICE_MEMORY)
-            self.gpu.lock(round(self.request.gpu_lock_timeout_s * 1000))
+            self.gpu.lock(round(self.request.gpu_lock_timeout_s * 1000), self.services.interrupt)
 
     def checkpoint_gpu(self) -> None:
         """Move the device memory of every CUDA process into its host memory; the GPUs are free then."""
@@ -360,6 +360,12 @@ class _Dump:
             stopped_before=tuple(one.pid for one in self.tree.processes if one.state is State.STOPPED),
         )
 
+    def _require_gpu_room(self) -> None:
+        if self.gpu is not None:
+            gpu.require_host_memory(self.gpu, self.tree, self.services.machine.memory_available_bytes)
+            if self.gpu.unseen:
+                self._warn(self.gpu.unseen, "W_GPU_MEMORY_UNSEEN")
+
     def _check_space(self, folder: Path) -> None:
         memory = self.tree.estimated_bytes + (self.bytes_to_keep or 0) + (self.gpu.total_bytes if self.gpu else 0)
         wanted = round(memory * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
@@ -424,7 +430,7 @@ class _Dump:
                 f"{self.gpu_failure.message}",
                 hint=self.gpu_failure.hint,
                 details={**error.details, **self.gpu_failure.details},
-                outcome=self.gpu_failure.outcome,
+                outcome=self.gpu_failure.outcome or self._outcome().sentence,
             )
         outcome = self._outcome()
         committed = self.staging is not None and staging.is_committed(self.staging)

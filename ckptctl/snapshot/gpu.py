@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from ckptctl.cuda.choice import Choice
-from ckptctl.cuda.driver import CheckpointDriver, CudaState
+from ckptctl.cuda.driver import Action, CheckpointDriver
 from ckptctl.cuda.features import DriverVersion, Feature, supports
 from ckptctl.cuda.operations import (
     Timing,
-    bring_to_running,
+    bring_all_to_running,
     checkpoint_all,
     find_cuda_pids,
     lock_all,
-    restore_all,
-    unlock_all,
 )
-from ckptctl.cuda.results import CudaProcessGone, NotCudaProcess
+from ckptctl.cuda.results import CudaTargetStopped, NotCudaProcess
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.host import cgroup
 from ckptctl.host.gpu import Gpu, GpuFacts
+from ckptctl.interrupt import Interrupt
 from ckptctl.preflight.finding import Finding, Level, Refused
 from ckptctl.process.files import FileKind
-from ckptctl.process.member import read_process
+from ckptctl.process.member import Process, State, read_process
+from ckptctl.process.proc import Vanished
 from ckptctl.process.tree import Tree
+from ckptctl.store import manifest
 from ckptctl.units import format_size
 
 DEVICE_CHECK: Final = "gpu-device"
+_RESUME_LIMIT_S: Final = 600.0
 _DEVICE: Final = "/dev/nvidia"
 _LIBRARY: Final = "libcuda.so"
 _JOB_FILE: Final = "CUDA_CHECKPOINT_JOB_FILE"
 _HOST_MARGIN: Final = 1.05
+_MOVING: Final = (Action.CHECKPOINT, Action.RESTORE)
 # CRIU leaves out pages of zeros that were never written to; everything else that is resident must be in the images.
 _IN_IMAGES: Final = 0.95
 
@@ -63,7 +67,8 @@ class NotInImages(CkptctlError):
 class GpuJob:
     """The CUDA processes of one tree and the driver to reach them; `pids` in the order of the tree.
 
-    `device_bytes` is what each pid uses on each GPU by UUID, as far as NVML tells.
+    `device_bytes` is what each pid uses on each GPU by UUID, as far as NVML tells. `in_turn`: the job was started with
+    a job file, so its processes may share device memory, which driver 610 wants moved one after the other.
     """
 
     driver: CheckpointDriver
@@ -71,6 +76,7 @@ class GpuJob:
     facts: GpuFacts
     pids: tuple[int, ...]
     device_bytes: tuple[tuple[int, str, int], ...]
+    in_turn: bool
     timings: list[Timing] = field(default_factory=list)
 
     @property
@@ -79,16 +85,29 @@ class GpuJob:
         return sum(size for _, _, size in self.device_bytes)
 
     @property
+    def bytes_by_pid(self) -> dict[int, int]:
+        """Device memory of each process."""
+        return {pid: sum(size for one, _, size in self.device_bytes if one == pid) for pid in self.pids}
+
+    @property
     def workers(self) -> int:
-        """How many processes to move at a time: one for each GPU, since each has its own way to host memory.
+        """How many processes to move at a time: one for each GPU, since each has its own way to host memory."""
+        return 1 if self.in_turn else max(1, len({uuid for _, uuid, _ in self.device_bytes}))
 
-        Processes that share device memory must take turns; those all use the same GPU or driver 610's job mode.
-        """
-        return max(1, len({uuid for _, uuid, _ in self.device_bytes}))
+    @property
+    def unseen(self) -> str | None:
+        """What is not known of the job's device memory, in a sentence; None where all is."""
+        missing = sorted(set(self.pids) - {pid for pid, _, _ in self.device_bytes})
+        if not missing:
+            return None
+        return (
+            f"NVIDIA's management library does not show how much device memory {_processes(missing)} of the job hold, "
+            "as inside containers: whether there is room for it in host memory and on the disk was not checked."
+        )
 
-    def lock(self, timeout_ms: int) -> None:
-        """Lock all processes, or none. Raises CudaError."""
-        self.timings += lock_all(self.driver, self.pids, timeout_ms)
+    def lock(self, timeout_ms: int, interrupt: Interrupt) -> None:
+        """Lock all processes, or none. Raises CudaError and the interrupt's exceptions."""
+        self.timings += lock_all(self.driver, self.pids, timeout_ms, interrupt)
 
     def checkpoint(self) -> None:
         """Move the device memory of all locked processes into host memory. Raises CudaError."""
@@ -96,53 +115,35 @@ class GpuJob:
 
     def resume(self) -> None:
         """Bring every process back to running, from whatever state it is in, and see that it is. Raises CudaError."""
-        if all(self.driver.state(pid) is CudaState.CHECKPOINTED for pid in self.pids):
-            self.timings += restore_all(self.driver, self.pids, workers=self.workers)
-            self.timings += unlock_all(self.driver, self.pids)
-        for pid in self.pids:
-            self.timings += bring_to_running(self.driver, pid, limit_s=RESUME_LIMIT_S)
-
-
-RESUME_LIMIT_S: Final = 600.0
+        self.timings += bring_all_to_running(self.driver, self.pids, workers=self.workers, limit_s=_RESUME_LIMIT_S)
 
 
 def detect(tree: Tree, use: Use, open_cuda: Callable[[], Choice], read_facts: Callable[[], GpuFacts]) -> GpuJob | None:
     """The job's GPU state; None where it has none.
 
     The driver is asked, unless nothing hints at a GPU and the user does not insist. Raises NotCudaProcess for --cuda
-    without GPU state, Refused for --no-cuda with it, CudaUnavailable where there is GPU use and no way to save it.
+    without GPU state, Refused for --no-cuda with it and for a stopped process, CudaUnavailable where there is GPU use
+    and no way to save it.
     """
-    if use is not Use.REQUIRE and not shows_gpu(tree):
+    hinting = _hinting(tree)
+    if use is not Use.REQUIRE and not hinting:
         return None
     choice = open_cuda()
+    if choice.driver is None and (use is Use.REFUSE or (use is Use.DETECT and not _holding(tree))):
+        return None
     driver = choice.require()
-    pids = find_cuda_pids(driver, tree.pids)
-    if pids and use is Use.REFUSE:
+    try:
+        pids = _find(driver, tree, hinting)
+        _require_agreement(tree, use, pids)
+    except BaseException:
         driver.close()
-        raise Refused(
-            f"--no-cuda was given, and {_processes(pids)} of the job hold GPU memory.",
-            hint="Leave --no-cuda out: GPU memory is saved with the job.",
-        )
-    if not pids and use is Use.REQUIRE:
-        driver.close()
-        raise NotCudaProcess(
-            f"--cuda was given, and no process of the job {tree.root.label} holds GPU memory.",
-            hint="Name the root of the tree that uses the GPU, or leave --cuda out.",
-        )
+        raise
     if not pids:
         driver.close()
         return None
     facts = read_facts()
-    return GpuJob(driver, choice.reason, facts, pids, _device_bytes(facts.gpus, pids))
-
-
-def shows_gpu(tree: Tree) -> bool:
-    """Whether anything in /proc hints at CUDA: its devices open or mapped."""
-    return any(_is_device(file.path) for _, file in tree.files(FileKind.DEVICE)) or any(
-        _is_device(mapping.path) or _LIBRARY in mapping.path
-        for process in tree.processes
-        for mapping in process.mappings
-    )
+    in_turn = any(_JOB_FILE in process.environment_names for process in tree.processes)
+    return GpuJob(driver, choice.reason, facts, pids, _device_bytes(facts.gpus, pids), in_turn)
 
 
 def blockers(tree: Tree, job: GpuJob | None, findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -162,23 +163,30 @@ def blockers(tree: Tree, job: GpuJob | None, findings: Iterable[Finding]) -> tup
             kept.append(finding)
         elif pid not in job.pids and not (able and _JOB_FILE in process.environment_names):
             kept.append(_inherited(process.label, job.facts.driver, able))
-    return tuple(kept)
+    # A process may have several devices open, each with a finding of its own.
+    return tuple(dict.fromkeys(kept))
 
 
-def require_host_memory(job: GpuJob, available_bytes: int) -> None:
-    """See that host memory can take what is on the devices. Raises NoHostMemory."""
-    wanted = round(job.total_bytes * _HOST_MARGIN)
-    if wanted > available_bytes:
-        raise NoHostMemory(
-            f"The job has {format_size(job.total_bytes)} on its GPUs, which pass through host memory; "
-            f"{format_size(available_bytes)} of it are free.",
-            hint="Free host memory, or shrink the job's cache on the device (torch.cuda.empty_cache) before the dump.",
-        )
+def require_host_memory(job: GpuJob, tree: Tree, available_bytes: int) -> None:
+    """See that host memory can take what is on the devices: the machine's, and what limits leave. Raises NoHostMemory.
+
+    A process that goes over the limit of its cgroup in the middle of a checkpoint would be killed by the kernel.
+    """
+    _require_room(job.total_bytes, available_bytes, "the machine has", "Free host memory")
+    on_devices = job.bytes_by_pid
+    groups: dict[tuple[str, ...], int] = {}
+    for process in tree.processes:
+        if process.pid in on_devices:
+            groups[process.cgroups] = groups.get(process.cgroups, 0) + on_devices[process.pid]
+    for group, size_bytes in groups.items():
+        left_bytes = cgroup.memory_left_bytes(group)
+        if left_bytes is not None:
+            _require_room(size_bytes, left_bytes, "the limit of its cgroup leaves", "Raise the job's memory limit")
 
 
 def host_bytes(pids: Sequence[int]) -> int:
     """Private memory of these processes: after a checkpoint it holds what was on the device."""
-    return sum(memory.anonymous_bytes + memory.swapped_bytes for memory in (read_process(pid).memory for pid in pids))
+    return sum(_private_bytes(pid) for pid in pids)
 
 
 def require_in_images(page_bytes: int, expected_bytes: int) -> None:
@@ -198,13 +206,88 @@ def bring_back(pids: Iterable[int], open_cuda: Callable[[], Choice]) -> None:
         return
     driver = open_cuda().require()
     try:
-        for pid in find_cuda_pids(driver, wanted):
-            try:
-                bring_to_running(driver, pid, limit_s=RESUME_LIMIT_S)
-            except CudaProcessGone:
-                continue
+        bring_all_to_running(driver, find_cuda_pids(driver, wanted), workers=len(wanted), limit_s=_RESUME_LIMIT_S)
     finally:
         driver.close()
+
+
+def record_timings(timings: Iterable[Timing], moved_bytes: Mapping[int, int]) -> tuple[manifest.CudaTiming, ...]:
+    """The timings as manifest and reports show them, in the order in which the actions began.
+
+    `moved_bytes` is the device memory of each pid.
+    """
+    ordered = sorted(timings, key=lambda timing: timing.began_s)
+    return tuple(
+        manifest.CudaTiming(
+            pid=one.pid,
+            action=one.action.value,
+            began_s=one.began_s - ordered[0].began_s,
+            seconds=one.seconds,
+            bytes_per_second=moved_bytes.get(one.pid, 0) / one.seconds
+            if one.action in _MOVING and moved_bytes.get(one.pid) and one.seconds
+            else None,
+        )
+        for one in ordered
+    )
+
+
+def _find(driver: CheckpointDriver, tree: Tree, hinting: frozenset[int]) -> tuple[int, ...]:
+    """The CUDA processes as the driver says. It cannot be asked about stopped ones, so those must show no GPU use."""
+    asked = [one.pid for one in tree.processes if one.state is not State.STOPPED or one.pid in hinting]
+    try:
+        return find_cuda_pids(driver, asked)
+    except CudaTargetStopped as error:
+        raise Refused(
+            "The job uses a GPU, and only a process that runs can hand its device memory to the driver. "
+            + error.message,
+            hint=error.hint,
+        ) from error
+
+
+def _require_agreement(tree: Tree, use: Use, pids: tuple[int, ...]) -> None:
+    if pids and use is Use.REFUSE:
+        raise Refused(
+            f"--no-cuda was given, and {_processes(pids)} of the job hold GPU memory.",
+            hint="Leave --no-cuda out: GPU memory is saved with the job.",
+        )
+    if not pids and use is Use.REQUIRE:
+        raise NotCudaProcess(
+            f"--cuda was given, and no process of the job {tree.root.label} holds GPU memory.",
+            hint="Name the root of the tree that uses the GPU, or leave --cuda out.",
+        )
+
+
+def _holding(tree: Tree) -> frozenset[int]:
+    """Who has a GPU device open or mapped."""
+    opened = {process.pid for process, file in tree.files(FileKind.DEVICE) if _is_device(file.path)}
+    mapped = {one.pid for one in tree.processes if any(_is_device(item.path) for item in one.mappings)}
+    return frozenset(opened | mapped)
+
+
+def _hinting(tree: Tree) -> frozenset[int]:
+    """In whom anything in /proc hints at CUDA: a device, or the driver's library, as in one that is checkpointed."""
+    return _holding(tree) | {one.pid for one in tree.processes if _has_library(one)}
+
+
+def _has_library(process: Process) -> bool:
+    return any(_LIBRARY in mapping.path for mapping in process.mappings)
+
+
+def _require_room(wanted_bytes: int, left_bytes: int, whose: str, remedy: str) -> None:
+    if round(wanted_bytes * _HOST_MARGIN) > left_bytes:
+        raise NoHostMemory(
+            f"The job has {format_size(wanted_bytes)} on its GPUs, which move into host memory for the dump; "
+            f"{whose} {format_size(left_bytes)} left.",
+            hint=f"{remedy}, or shrink the job's cache on the device (torch.cuda.empty_cache) before the dump.",
+        )
+
+
+def _private_bytes(pid: int) -> int:
+    try:
+        memory = read_process(pid).memory
+    except Vanished:  # criu will say so
+        return 0
+    return memory.anonymous_bytes + memory.swapped_bytes
 
 
 def _device_bytes(gpus: Iterable[Gpu], pids: Sequence[int]) -> tuple[tuple[int, str, int], ...]:

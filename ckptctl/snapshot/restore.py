@@ -26,6 +26,7 @@ from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import ends, gpu_return, kept, returned, rollback, tails
+from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import tree_processes
@@ -34,7 +35,7 @@ from ckptctl.snapshot.verify import verify
 from ckptctl.store import journal, locks, names
 from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
 from ckptctl.store.layout import SnapshotFolder, Store
-from ckptctl.store.manifest import Manifest
+from ckptctl.store.manifest import CudaTiming, Manifest
 
 OVERLAY: Final = "images"
 _PIDS_FREE_TIMEOUT_S: Final = 10.0
@@ -98,6 +99,7 @@ class RestoreReport:
     reconnected: tuple[str, ...]
     restore_s: float
     timings: tuple[Timing, ...]
+    gpu_timings: tuple[CudaTiming, ...]
     warnings: tuple[str, ...]
 
 
@@ -140,6 +142,7 @@ class _Restore:
         self.gpu_plan = GpuPlan((), ())
         self.cuda: CheckpointDriver | None = None
         self.gpu_pids: tuple[int, ...] = ()
+        self.gpu_timings: tuple[CudaTiming, ...] = ()
         self.child: Child | None = None
         self.came_up: tuple[ProcessId, ...] = ()
         self.sides = ends.Sides((), ())
@@ -277,7 +280,8 @@ class _Restore:
         saved = self.manifest.gpu
         if saved is not None and self.cuda is not None:
             self.gpu_pids = returned.pids_here(saved.pids, self.root)
-            gpu_return.restore(self.cuda, saved, self.gpu_pids, self.gpu_plan.pairs)
+            timings = gpu_return.restore(self.cuda, saved, self.gpu_pids, self.gpu_plan.pairs)
+            self.gpu_timings = record_timings(timings, gpu_return.bytes_by_pid(saved, self.gpu_pids))
             gpu_return.require_on_devices(saved, self.gpu_pids, self.gpu_plan, self.services.read_gpu_facts)
 
     def put_gpu_away(self) -> None:
@@ -352,6 +356,7 @@ class _Restore:
             reconnected=tuple(side.sentence for side in self.sides.connected),
             restore_s=self.stats.restore_us / 1e6,
             timings=tuple(self.timings),
+            gpu_timings=self.gpu_timings,
             warnings=tuple(self.warnings),
         )
 

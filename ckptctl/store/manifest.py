@@ -286,9 +286,11 @@ class DeviceMemory:
 class CudaTiming:
     """How long one CUDA action on one process took."""
 
-    pid: Annotated[Pid, "the process, with its id in the images"]
+    pid: Annotated[Pid, "the process"]
     action: Annotated[str, "lock, checkpoint, restore or unlock"]
+    began_s: Annotated[float, "when it began, in seconds after the first of these actions"]
     seconds: Annotated[float, "its duration"]
+    bytes_per_second: Annotated[float | None, "device memory moved in a second; null for a lock"] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,12 +302,8 @@ class Gpu:
     gpus: Annotated[tuple[GpuRecord, ...], "every GPU that the machine showed"]
     pids: Annotated[tuple[Pid, ...], "the processes with CUDA state, with their ids in the images"]
     memory: Annotated[tuple[DeviceMemory, ...], "device memory by process and GPU, as far as the driver told"] = ()
-    timings: Annotated[tuple[CudaTiming, ...], "the CUDA actions of the dump, in order"] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Device memory of all processes."""
-        return sum(one.size_bytes for one in self.memory)
+    workers: Annotated[Count, "how many processes are moved at a time"] = 1
+    timings: Annotated[tuple[CudaTiming, ...], "the CUDA actions of the dump, in the order in which they began"] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ struct allocation {
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
-static int initialized, forked, inside, poisoned, device = -1;
+static int heir_of, initialized, forked, inside, poisoned, device = -1;
 static enum state state = RUNNING;
 static long busy_ms; /* how long the work that was submitted still runs */
 static struct gpu gpus[MAX_GPUS];
@@ -163,6 +164,25 @@ static int lock_process(const struct request *request, int busy)
 	return SUCCESS;
 }
 
+/* Have the children of a job with a job file let the device go, too. */
+static void send_heirs_away(void)
+{
+	char path[512], pattern[512];
+	glob_t heirs = { 0 };
+	FILE *file = fopen(in_folder(path, sizeof(path), "control/%d.leaving", getpid()), "we");
+
+	fclose(file);
+	in_folder(pattern, sizeof(pattern), "control/%d.heir.*", getpid());
+	while (!glob(pattern, 0, NULL, &heirs)) {
+		for (size_t i = 0; i < heirs.gl_pathc; i++)
+			if (!alive(atoi(strrchr(heirs.gl_pathv[i], '.') + 1)))
+				unlink(heirs.gl_pathv[i]);
+		globfree(&heirs);
+		sleep_ms(1);
+	}
+	unlink(path);
+}
+
 static int save_memory(void)
 {
 	for (struct allocation *each = allocations; each < allocations + MAX_ALLOCATIONS; each++)
@@ -179,6 +199,7 @@ static int save_memory(void)
 	}
 	close(device);
 	device = -1;
+	send_heirs_away();
 	state = CHECKPOINTED;
 	return SUCCESS;
 }
@@ -365,14 +386,34 @@ static void *serve(void *ready)
 
 /* ---- the application's calls ---- */
 
+/* A forked child of a job with a job file: lets the device go when its parent is checkpointed. */
+static void *follow_parent(void *unused)
+{
+	char path[512];
+
+	(void)unused;
+	while (access(in_folder(path, sizeof(path), "control/%d.leaving", heir_of), F_OK))
+		sleep_ms(1);
+	close(device);
+	device = -1;
+	unlink(in_folder(path, sizeof(path), "control/%d.heir.%d", heir_of, getpid()));
+	return NULL;
+}
+
 static void in_forked_child(void)
 {
+	char path[512];
+
 	forked = initialized;
 	initialized = 0;
 	/* From driver 590 on a job file lets the driver take care of the children too. */
-	if (DRIVER >= 590 && getenv("CUDA_CHECKPOINT_JOB_FILE") && device >= 0)
-		close(device);
-	device = -1;
+	if (DRIVER >= 590 && forked && device >= 0 && getenv("CUDA_CHECKPOINT_JOB_FILE")) {
+		pthread_t thread;
+		FILE *file = fopen(in_folder(path, sizeof(path), "control/%d.heir.%d", getppid(), getpid()), "we");
+		fclose(file);
+		heir_of = getppid();
+		pthread_create(&thread, NULL, follow_parent, NULL);
+	}
 }
 
 int cuInit(unsigned flags)
