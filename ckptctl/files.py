@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +57,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.rename(path)
         fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise trouble(error, f"{path} cannot be written") from error
 
 
@@ -77,7 +79,8 @@ def replace_link(link: Path, target: str) -> None:
         temporary.rename(link)
         fsync_folder(link.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise trouble(error, f"The link {link} cannot be set") from error
 
 

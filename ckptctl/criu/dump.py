@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptctl import command
-from ckptctl.criu.failures import Action, CriuDumpFailed, explain
+from ckptctl.criu.failures import dump_failed
 from ckptctl.criu.invocation import command_line, common_words, read_log
 from ckptctl.criu.program import Criu
 from ckptctl.criu.running import cancel, find_running
@@ -21,6 +21,7 @@ from ckptctl.process.identity import NoSuchProcess, identify
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats
 
+LOG_NAME = "dump.log"
 _OUTPUT = "dump.out"
 _TICK_S = 0.05
 _STOP_TIMEOUT_S = 5.0
@@ -48,7 +49,7 @@ class DumpRequest:
     options: tuple[str, ...] = ()
     leave: Leave = Leave.STOPPED
     prefix: tuple[str, ...] = ()
-    log_name: str = "dump.log"
+    log_name: str = LOG_NAME
     # Where `prefix` leads elsewhere: the number of the root as it is seen from here.
     outer_pid: int | None = None
 
@@ -84,7 +85,7 @@ def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress:
     if status != 0:
         log = request.logs / request.log_name
         text = read_log(log) or read_log(request.logs / _OUTPUT)
-        raise CriuDumpFailed(explain(text, action=Action.DUMP), status, log)
+        raise dump_failed(text, status, log)
     from ckptctl.criu.images import read_dump_stats
 
     return read_dump_stats(request.logs)

@@ -13,9 +13,20 @@ from ckptctl.command import describe_status
 from ckptctl.criu.causes import CAUSES, HARMLESS, Action, Cause
 from ckptctl.errors import CkptctlError, ExitStatus
 
-__all__ = ["UNKNOWN", "Action", "CriuDumpFailed", "CriuRestoreFailed", "Failure", "explain"]
+__all__ = [
+    "UNKNOWN",
+    "Action",
+    "CriuDiskFull",
+    "CriuDumpFailed",
+    "CriuRestoreFailed",
+    "Failure",
+    "dump_failed",
+    "explain",
+]
 
 UNKNOWN: Final = "criu.unknown"
+KILLED: Final = "criu.killed"
+_DISK_FULL: Final = "criu.disk-full"
 _LAST_LINES: Final = 6
 # `(00.012345)   4711: Error (criu/tty.c:123): tty: text`, `pie: 4711: Error (...): text`: stamp and pid may be missing.
 _MARKED: Final = re.compile(r"^(?:\(\d+\.\d+\)\s*)?(?:pie: )?(?:\d+: )?(?P<mark>Error|Warn)\s+\([^)]*\): (?P<text>.*)$")
@@ -54,6 +65,13 @@ class CriuDumpFailed(_CriuFailed):
     what = "criu could not dump the job"
 
 
+class CriuDiskFull(CriuDumpFailed):
+    """criu could not dump the tree, which runs on: the disk that it writes to is full."""
+
+    code = "E_CRIU_DISK_FULL"
+    exit_status = ExitStatus.NO_SPACE
+
+
 class CriuRestoreFailed(_CriuFailed):
     """criu could not restore the tree; nothing of it is left running."""
 
@@ -62,13 +80,21 @@ class CriuRestoreFailed(_CriuFailed):
     what = "criu could not restore the job"
 
 
-def explain(log_text: str, *, action: Action) -> Failure:
-    """The cause of a failed run of criu, from its log.
+def dump_failed(log_text: str, status: int, log: Path) -> CriuDumpFailed:
+    """The error for a `criu dump` that ended with `status` and left this log."""
+    failure = explain(log_text, action=Action.DUMP, status=status)
+    return (CriuDiskFull if failure.code == _DISK_FULL else CriuDumpFailed)(failure, status, log)
+
+
+def explain(log_text: str, *, action: Action, status: int = 1) -> Failure:
+    """The cause of a failed run of criu, from its log and the way in which it ended.
 
     The first line that a known cause explains decides, errors before warnings: what follows are consequences. Lines
     that criu marks as errors in runs that succeed are left out.
     """
     errors, warnings = _read_lines(log_text)
+    if status < 0:
+        return _killed(status, errors)
     for texts in (errors, warnings):
         for index in range(len(texts)):
             found = _match(texts[index : index + 2], action)
@@ -107,6 +133,15 @@ def _failure(cause: Cause, match: re.Match[str], action: Action, errors: Sequenc
         names["path"] = "/" + names["path"].lstrip("/")
     summary = cause.summary.format_map(names).strip()
     return Failure(cause.code, summary, cause.remedy.format_map(names), tuple(errors[-_LAST_LINES:]))
+
+
+def _killed(status: int, errors: Sequence[str]) -> Failure:
+    return Failure(
+        KILLED,
+        f"it was ended by {describe_status(status)}.",
+        "If nobody did that by hand, the machine may have run out of memory (see `dmesg`). Try again.",
+        tuple(errors[-_LAST_LINES:]),
+    )
 
 
 def _unknown(errors: Sequence[str]) -> Failure:

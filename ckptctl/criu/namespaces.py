@@ -57,7 +57,7 @@ def new_pid_namespace_prefix(status_fd: int, root_pid: int) -> tuple[str, ...]:
 def enter_namespaces_prefix(pid: int) -> tuple[str, ...]:
     """What `criu dump` is started through for the tree of `pid` (a number of ours); empty where nothing is to enter.
 
-    Inside, the tree has other numbers: see `pid_inside`. Raises OSError where the process is gone or not ours.
+    Inside, the tree has other numbers: see `pid_inside`. Raises NoSuchProcess, and OSError where it is not ours.
     """
     options = [
         option
@@ -68,15 +68,26 @@ def enter_namespaces_prefix(pid: int) -> tuple[str, ...]:
 
 
 def pid_inside(pid: int) -> int:
-    """The number that a process (a number of ours) has in its own PID namespace. Raises OSError."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    """The number that a process (a number of ours) has in its own PID namespace. Raises NoSuchProcess."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _ended(pid) from error
+    for line in status.splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
     return pid
 
 
 def _namespace(pid: str, kind: str) -> Path:
-    return Path("/proc", pid, "ns", kind).readlink()
+    try:
+        return Path("/proc", pid, "ns", kind).readlink()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _ended(pid) from error
+
+
+def _ended(pid: int | str) -> NoSuchProcess:
+    return NoSuchProcess(f"Process {pid} has ended.", hint="Look into the output of the job for why it ended.")
 
 
 def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> NamespaceResult:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from ckptctl.criu.records import Images, InetSocket, SocketState
@@ -21,6 +24,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 _TCP_REPAIR: Final = 19  # linux/tcp.h
 _SYS_PIDFD_GETFD: Final = 438  # the same on x86-64 and arm64
 _TABLE_NAME_BYTES: Final = 31 - len("inet ")  # criu/netfilter.c, nftables_get_table: it is cut off there
+_TABLE: Final = re.compile(r"(?<= inet )CRIU-[0-9a-f-]{1,20}(?= )")
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h and nf_tables.h
 _NETLINK_NETFILTER: Final = 12
@@ -57,10 +61,50 @@ def release_connections(images: Images, pids: Mapping[int, int]) -> None:
         for connection in connections:
             _end_repair(connection, pids)
     except OSError as error:
-        raise ConnectionsLocked(
-            f"The network connections of the job stay locked: {error.strerror}.",
-            hint="Run ckptctl as root (CAP_NET_ADMIN) and let it recover the job again.",
-        ) from error
+        raise _locked(error) from error
+
+
+def release_unfinished(log_text: str, pids: Iterable[int]) -> None:
+    """The same after a criu that was killed: it has left no images that name its connections, only a log.
+
+    `pids` are the processes of the tree as seen from here. Raises ConnectionsLocked.
+    """
+    try:
+        for name in dict.fromkeys(_TABLE.findall(log_text)):
+            _delete_table(name)
+        for pid in pids:
+            _end_repairs(pid)
+    except OSError as error:
+        raise _locked(error) from error
+
+
+def _end_repairs(pid: int) -> None:
+    """Take every TCP socket of a process out of repair mode."""
+    for fd, target in _descriptors(pid):
+        if target.startswith("socket:"):
+            with _borrow(pid, fd) as borrowed:
+                if _is_tcp(borrowed) and borrowed.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+                    borrowed.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
+
+
+def _is_tcp(one: socket.socket) -> bool:
+    return one.family in (socket.AF_INET, socket.AF_INET6) and one.proto == socket.IPPROTO_TCP
+
+
+def _descriptors(pid: int) -> list[tuple[int, str]]:
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.append((int(entry.name), os.fspath(Path(entry.path).readlink())))
+    return found
+
+
+def _locked(error: OSError) -> ConnectionsLocked:
+    return ConnectionsLocked(
+        f"The network connections of the job stay locked: {error.strerror}.",
+        hint="Run ckptctl as root (CAP_NET_ADMIN) and let it recover the job again.",
+    )
 
 
 def _end_repair(connection: InetSocket, pids: Mapping[int, int]) -> None:

@@ -108,7 +108,7 @@ def restore_failed(request: RestoreRequest, status: int) -> CriuRestoreFailed:
     """The error for a criu that ended with `status`, from the log that it left."""
     log = request.logs / request.log_name
     text = read_log(log) or read_log(request.logs / OUTPUT)
-    return CriuRestoreFailed(explain(text, action=Action.RESTORE), status, log)
+    return CriuRestoreFailed(explain(text, action=Action.RESTORE, status=status), status, log)
 
 
 def _wait(child: command.Child, root_pid: int, interrupt: Interrupt) -> int:

@@ -130,14 +130,20 @@ class Stat:
     session_id: int
     terminal: int
     start_ticks: int
+    flags: int
 
     @property
     def id(self) -> ProcessId:
         return ProcessId(self.pid, self.start_ticks)
 
+    @property
+    def is_kernel_thread(self) -> bool:
+        return bool(self.flags & _PF_KTHREAD)
+
 
 _ENDED: Final = frozenset({State.ZOMBIE, State.DEAD})
 _DEFAULT_STATE: Final = State.SLEEPING
+_PF_KTHREAD: Final = 0x00200000  # linux/sched.h
 _STATES: Final = {state.value: state for state in State} | {"x": State.DEAD}
 
 
@@ -158,6 +164,7 @@ def read_stat(path: str) -> Stat:
         session_id=session,
         terminal=terminal,
         start_ticks=int(fields[19]),
+        flags=int(fields[6]),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import proc
 from ckptctl.process.files import FileKind, FileLock, LockKind, OpenFile
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
@@ -23,6 +24,13 @@ from ckptctl.process.sockets import Sockets, protocol_name, read_sockets
 # A tree that never holds still (a shell loop, say) is taken as it was at the last look.
 _LOOKS: Final = 5
 _ENDED: Final = "Look into the output of the job for why it ended."
+
+
+class KernelThread(CkptctlError):
+    """What was named is no process of a user but a thread of the kernel."""
+
+    code = "E_KERNEL_THREAD"
+    exit_status = ExitStatus.NO_PROCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +132,15 @@ class Tree:
 
 
 def read_tree(pid: int) -> Tree:
-    """Look at the tree below `pid`. Processes that end meanwhile are left out. Raises NoSuchProcess."""
-    return _tree(_read_processes(identify(pid)), outsiders=True)
+    """Look at the tree below `pid`. Processes that end meanwhile are left out.
+
+    Raises NoSuchProcess, also for a root that has ended and was not reaped, and KernelThread.
+    """
+    root = identify(pid)
+    _refuse_kernel_thread(pid)
+    processes = _read_processes(root)
+    _refuse_ended(processes[0])
+    return _tree(processes, outsiders=True)
 
 
 def glance(members: Sequence[ProcessId]) -> Tree:
@@ -161,6 +176,22 @@ def _tree(processes: tuple[Process, ...], *, outsiders: bool) -> Tree:
         own_namespaces=read_namespaces("self"),
         estimated_bytes=_estimated_bytes(processes),
     )
+
+
+def _refuse_kernel_thread(pid: int) -> None:
+    with contextlib.suppress(proc.Vanished):
+        stat = read_stat(f"/proc/{pid}/stat")
+        if stat.is_kernel_thread:
+            raise KernelThread(
+                f"Process {pid} ({stat.name}) is a part of the kernel.", hint="Find the pid of the job with `ps`."
+            )
+
+
+def _refuse_ended(root: Process) -> None:
+    if root.is_zombie and len(root.threads) <= 1:
+        raise NoSuchProcess(
+            f"Process {root.label} has ended; its parent {root.parent_pid} has not asked for its status.", hint=_ENDED
+        )
 
 
 def descendants(root: ProcessId) -> tuple[ProcessId, ...]:

@@ -14,14 +14,15 @@ from ckptctl.criu import dump as criu_dump
 from ckptctl.criu.dump import Leave, written_bytes
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
-from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Progress
-from ckptctl.files import NoSpace, free_bytes
+from ckptctl.files import FileTrouble, NoSpace, free_bytes
 from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
 from ckptctl.snapshot import failures, gpu, kept, standing
+from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
@@ -48,13 +49,6 @@ _LATER: Final = (
 # Room for what the job allocates until it stands still, and for the images that are not memory.
 _SPACE_FACTOR: Final = 1.05
 _SPACE_EXTRA_BYTES: Final = 64 << 20
-
-
-class OwnTree(CkptctlError):
-    """ckptctl was asked to dump a tree that it is part of."""
-
-    code = "E_OWN_TREE"
-    exit_status = ExitStatus.USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +163,9 @@ class _Dump:
     # The steps, in order.
 
     def look(self) -> None:
-        """Identify the tree, gather its facts, refuse what cannot be dumped. Nothing is touched."""
+        """Identify and lock the tree, gather its facts, refuse what cannot be dumped. Nothing is touched."""
+        self._held.enter_context(alone_with(self.request.pid, self.services))
         self.tree = read_tree(self.request.pid)
-        if self.services.owner.pid in self.tree.pids:
-            raise OwnTree(
-                f"Process {self.request.pid} is a parent of this ckptctl, which would freeze itself.",
-                hint="Run ckptctl outside the job: from another shell, from cron, or with setsid.",
-            )
         self.gpu = gpu.detect(self.tree, self.request.cuda, self.services.open_cuda, self.services.read_gpu_facts)
         if self.gpu is not None:
             self._held.callback(self.gpu.driver.close)
@@ -191,14 +181,13 @@ class _Dump:
         self.options = choice.choose_options(self.tree, self.services.machine, self.request.criu_options)
 
     def prepare(self) -> None:
-        """Lock the tree, open a staging folder and the journal, and see that there is room."""
+        """Open a staging folder and the journal, and see that there is room."""
         services, target = self.services, self.request.target
         step = self.request.progress.step if self.request.progress else None
         self.id = names.new_id(self.created, step, services.random_hex())
         self.run_name = names.run_name_from(self.tree.root.command_line)
         held, owner = self._held.enter_context, services.owner
         wait_s, interrupt = services.lock_wait_s, services.interrupt
-        held(locks.tree_lock(services.host_state.locks, self.tree.ids, owner, wait_s=wait_s, interrupt=interrupt))
         if isinstance(target, StoreTarget):
             self.run_name = names.check_run_name(target.run or self.run_name)
             append = locks.Intent.APPEND
@@ -326,7 +315,9 @@ class _Dump:
         """End the tree that has been saved, and wait until its pids are free."""
         record, _ = self._opened()
         if not self.request.leave_running:
-            record.advance(Phase.ENDING)
+            # A note that cannot be written must not leave a job standing still that has been saved.
+            with suppress(FileTrouble, NoSpace):
+                record.advance(Phase.ENDING)
             standing.end_saved(record.entry, self._warn)
 
     def link(self) -> None:

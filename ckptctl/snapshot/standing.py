@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from ckptctl.criu.dump import LOG_NAME
+from ckptctl.criu.invocation import read_log
 from ckptctl.criu.namespaces import pid_inside
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -117,12 +119,15 @@ def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None
     from ckptctl.criu.container import ImageDamaged
     from ckptctl.criu.images import read_images
 
+    folder = SnapshotFolder(entry.staging)
+    living = [process.pid for process in tree if not control.standing(process).gone]
     try:
-        images = read_images(SnapshotFolder(entry.staging).images)
+        images = read_images(folder.images)
     except ImageDamaged:
-        return  # criu has not come to its end, and has released them itself
-    pids = {pid_inside(process.pid): process.pid for process in tree if not control.standing(process).gone}
-    network.release_connections(images, pids)
+        # criu has failed, and has released them itself, or it was killed.
+        network.release_unfinished(read_log(folder.logs / LOG_NAME), living)
+    else:
+        network.release_connections(images, {pid_inside(pid): pid for pid in living})
 
 
 def _forget_connections(entry: JournalEntry) -> None:

@@ -110,8 +110,8 @@ def discard(folder: SnapshotFolder) -> None:
     """Remove a staging folder and everything in it. Safe to call again. Raises files.FileTrouble."""
     try:
         shutil.rmtree(folder.path)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return  # it was never made
     except OSError as error:
         raise files.trouble(error, f"The staging folder {folder.path} cannot be removed") from error
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support import CommandLine, Jobs
+from support import CommandLine, Jobs, wait_for
+from support.jobs import state
 from support.shapes import Shape, started
 
 CutOff = Callable[..., subprocess.CompletedProcess[str]]
+Paused = Callable[..., subprocess.Popen[str]]
 Start = Callable[..., AbstractContextManager[Shape]]
 _PROGRAM = Path(__file__).parents[1] / "support" / "cut_off.py"
 
@@ -52,3 +54,29 @@ def cut_off(ckptctl: CommandLine) -> CutOff:
         )
 
     return run
+
+
+@pytest.fixture
+def paused(ckptctl: CommandLine) -> Iterator[Paused]:
+    """`paused("started", "commit", "dump", ...)`: a ckptctl that stops itself there, until it gets SIGCONT."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, _PROGRAM, "SIGSTOP", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ckptctl.environment,
+            start_new_session=True,
+        )
+        processes.append(process)
+        wait_for(lambda: state(process.pid) == "T" or process.poll() is not None, 60, "the moment to pause")
+        assert process.returncode is None, process.communicate()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
