@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ckptctl.host.elf import read_build_id
 from ckptctl.host.machine import Machine, version_of
+from ckptctl.preflight.check import Problem
+from ckptctl.preflight.described import Question
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.process.ports import listening_ports
 from ckptctl.store.manifest import Manifest, ProcessState, Transport
@@ -36,49 +38,47 @@ _NAMED_MOST: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a restore would meet. `criu_version` None where no criu was found; `pids_matter` without a new namespace."""
+    """What a restore would meet; `criu_version` is None where no criu was found, which is said elsewhere."""
 
     manifest: Manifest
     machine: Machine
-    criu_version: tuple[int, ...]
+    criu_version: tuple[int, ...] | None
 
 
 def findings(circumstances: Circumstances) -> tuple[Finding, ...]:
     """What stands in the way of the restore or may spoil it; pids and files that grew are judged elsewhere."""
-    return tuple(finding for check in _CHECKS for finding in check(circumstances))
+    return tuple(finding for check in CHECKS for finding in check.findings(circumstances))
 
 
-def _criu(given: Circumstances) -> Iterator[Finding]:
+def _criu(given: Circumstances) -> Iterator[Problem]:
     wanted = version_of(given.manifest.criu.version)
-    if given.criu_version[:2] < wanted[:2]:
+    if given.criu_version is not None and given.criu_version[:2] < wanted[:2]:
         yield _error(
-            "criu-version",
             f"The snapshot was taken with criu {given.manifest.criu.version}; here is {_dotted(given.criu_version)}.",
-            "Install that version or a newer one: scripts/install-criu.",
         )
 
 
-def _machine(given: Circumstances) -> Iterator[Finding]:
-    then, now = given.manifest.host, given.machine
-    for name, before, here in (
-        ("architecture", then.arch, now.architecture),
-        ("page size", str(then.page_size_bytes), str(now.page_size_bytes)),
-    ):
-        if before != here:
-            yield _error(
-                name.replace(" ", "-"),
-                f"The {name} was {before} at the dump; here it is {here}.",
-                "Restore on a machine like the one of the dump.",
-            )
-    if version_of(then.kernel) > now.kernel_version and version_of(then.kernel)[:2] != now.kernel_version[:2]:
-        yield _warning(
-            "kernel",
-            f"The kernel was {then.kernel} at the dump; here is the older {now.kernel}.",
-            "If the restore fails for want of a feature, use a kernel as new as that of the dump.",
-        )
+def _architecture(given: Circumstances) -> Iterator[Problem]:
+    yield from _compared("architecture", given.manifest.host.arch, given.machine.architecture)
 
 
-def _cpu(given: Circumstances) -> Iterator[Finding]:
+def _page_size(given: Circumstances) -> Iterator[Problem]:
+    then, now = given.manifest.host.page_size_bytes, given.machine.page_size_bytes
+    yield from _compared("page size", str(then), str(now))
+
+
+def _compared(what: str, then: str, now: str) -> Iterator[Problem]:
+    if then != now:
+        yield _error(f"The {what} was {then} at the dump; here it is {now}.")
+
+
+def _kernel(given: Circumstances) -> Iterator[Problem]:
+    then, now = given.manifest.host.kernel, given.machine
+    if version_of(then) > now.kernel_version and version_of(then)[:2] != now.kernel_version[:2]:
+        yield Problem(Level.WARNING, f"The kernel was {then} at the dump; here is the older {now.kernel}.")
+
+
+def _cpu(given: Circumstances) -> Iterator[Problem]:
     missing = sorted(
         flag
         for flag in set(given.manifest.host.cpu_flags) - set(given.machine.cpu.flags)
@@ -86,36 +86,31 @@ def _cpu(given: Circumstances) -> Iterator[Finding]:
     )
     if missing:
         yield _error(
-            "cpu-features",
             f"The processor of the dump ({given.manifest.host.cpu_model}) had {', '.join(missing)}; "
-            f"this one ({given.machine.cpu.model}) has not.",
-            "Restore on a processor with the same instruction sets: the job would die of an illegal instruction.",
+            f"this one ({given.machine.cpu.model}) has not."
         )
 
 
-def _user(given: Circumstances) -> Iterator[Finding]:
+def _user(given: Circumstances) -> Iterator[Problem]:
     others = sorted({process.uid for process in given.manifest.tree.processes} - {given.machine.user_id})
     if given.machine.user_id != 0 and others:
         yield _error(
-            "user",
             f"Processes of the snapshot belong to the users {', '.join(map(str, others))}; "
-            f"you are {given.machine.user_id}.",
-            "Run the restore as root.",
+            f"you are {given.machine.user_id}."
         )
 
 
-def _folders(given: Circumstances) -> Iterator[Finding]:
+def _folders(given: Circumstances) -> Iterator[Problem]:
     wanted = {process.cwd: process.pid for process in given.manifest.tree.processes if process.cwd}
     for folder, pid in wanted.items():
         if not Path(folder).is_dir():
             yield _error(
-                "working-folder",
                 f"The working folder {folder} of process {pid} is not there.",
                 f"Create it or mount what holds it: mkdir -p {folder}",
             )
 
 
-def _programs(given: Circumstances) -> Iterator[Finding]:
+def _programs(given: Circumstances) -> Iterator[Problem]:
     changed = []
     put_in_place = {file.path for file in given.manifest.kept_files}
     for file in given.manifest.mapped_files:
@@ -127,14 +122,12 @@ def _programs(given: Circumstances) -> Iterator[Finding]:
     if changed:
         more = f", and {len(changed) - _NAMED_MOST} more" if len(changed) > _NAMED_MOST else ""
         yield _error(
-            "programs",
             f"Programs, libraries or data that the job has mapped are not as they were: "
-            f"{'; '.join(changed[:_NAMED_MOST])}{more}.",
-            "Put back the versions of the dump (an upgrade since? another environment?).",
+            f"{'; '.join(changed[:_NAMED_MOST])}{more}."
         )
 
 
-def _ports(given: Circumstances) -> Iterator[Finding]:
+def _ports(given: Circumstances) -> Iterator[Problem]:
     wanted = {(port.transport, port.port): port for port in given.manifest.ports if port.transport is Transport.TCP}
     if not wanted:
         return
@@ -142,7 +135,6 @@ def _ports(given: Circumstances) -> Iterator[Finding]:
     for (_, number), port in sorted(wanted.items(), key=lambda item: item[0][1]):
         if number in taken:
             yield _error(
-                "ports",
                 f"Port {number}, on which process {port.pid} of the job listens, is in use.",
                 f"See who listens there and end it: ss -ltnp 'sport = :{number}'",
             )
@@ -173,14 +165,81 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _error(check: str, summary: str, remedy: str) -> Finding:
-    return Finding(check, _GROUP, Level.ERROR, summary, remedy)
+def _error(summary: str, remedy: str | None = None) -> Problem:
+    return Problem(Level.ERROR, summary, remedy=remedy)
 
 
-def _warning(check: str, summary: str, remedy: str) -> Finding:
-    return Finding(check, _GROUP, Level.WARNING, summary, remedy)
-
-
-_CHECKS: Final[tuple[Callable[[Circumstances], Iterator[Finding]], ...]] = (
-    _criu, _machine, _cpu, _user, _folders, _programs, _ports,
-)  # fmt: skip
+CHECKS: Final[tuple[Question[Circumstances], ...]] = (
+    Question(
+        "criu-version",
+        _GROUP,
+        "Images of a newer criu may hold what an older one does not know.",
+        "Install the version of the dump or a newer one: scripts/install-criu.",
+        "criu is as new as at the dump.",
+        _criu,
+    ),
+    Question(
+        "architecture",
+        _GROUP,
+        "The job's program is of one processor architecture.",
+        "Restore on a machine like the one of the dump.",
+        "The architecture is that of the dump.",
+        _architecture,
+    ),
+    Question(
+        "page-size",
+        _GROUP,
+        "Memory is saved in pages of the machine's size.",
+        "Restore on a machine like the one of the dump.",
+        "Pages of memory are as large as at the dump.",
+        _page_size,
+    ),
+    Question(
+        "kernel-version",
+        _GROUP,
+        "An older kernel may lack what the job uses.",
+        "If the restore fails for want of a feature, use a kernel as new as that of the dump.",
+        "The kernel is as new as at the dump.",
+        _kernel,
+    ),
+    Question(
+        "cpu-features",
+        _GROUP,
+        "A program that found instructions at its start would die where they are missing (illegal instruction).",
+        "Restore on a processor with the same instruction sets.",
+        "The processor has the instructions of that of the dump.",
+        _cpu,
+    ),
+    Question(
+        "user",
+        _GROUP,
+        "Only root may create processes of other users.",
+        "Run the restore as root.",
+        "The processes are yours, or you are root.",
+        _user,
+    ),
+    Question(
+        "working-folder",
+        _GROUP,
+        "Every process gets back the working folder that it had.",
+        "Create it, or mount what holds it.",
+        "The working folders are there.",
+        _folders,
+    ),
+    Question(
+        "programs",
+        _GROUP,
+        "Code that is mapped is not in the snapshot: from another version, the job would crash.",
+        "Put back the versions of the dump (an upgrade since? another environment?).",
+        "Programs, libraries and data are as they were.",
+        _programs,
+    ),
+    Question(
+        "ports",
+        _GROUP,
+        "A port on which the job listens must be free again.",
+        "See who listens there and end it: ss -ltnp",
+        "The ports on which the job listens are free.",
+        _ports,
+    ),
+)
