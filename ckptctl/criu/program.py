@@ -56,10 +56,26 @@ def find(
     private: Path = PRIVATE_PROGRAM,
     system_folders: tuple[str, ...] = SYSTEM_FOLDERS,
 ) -> Criu:
-    """The criu to use: $CKPTCTL_CRIU, else the private one of scripts/install-criu, else that of PATH.
+    """The criu to use, as `locate` finds it. Raises CriuMissing, and CriuTooOld for one that ckptctl cannot rely on."""
+    found = locate(environ, private=private, system_folders=system_folders)
+    if found.version < OLDEST:
+        raise CriuTooOld(
+            f"{found.path} ({found.source}) is criu {found.version_text}; ckptctl needs {'.'.join(map(str, OLDEST))}.",
+            hint=f"Run scripts/install-criu, or name a newer criu in ${VARIABLE}.",
+        )
+    return found
+
+
+def locate(
+    environ: Mapping[str, str],
+    *,
+    private: Path = PRIVATE_PROGRAM,
+    system_folders: tuple[str, ...] = SYSTEM_FOLDERS,
+) -> Criu:
+    """The criu of any age: $CKPTCTL_CRIU, else the private one of scripts/install-criu, else that of PATH.
 
     The first that exists is taken: one that was named and does not run is an error, not a reason to look further.
-    Costs one `criu --version`. Raises CriuMissing and CriuTooOld.
+    Costs one `criu --version`. Raises CriuMissing.
     """
     path, source = next(_candidates(environ, private, system_folders), (None, ""))
     if path is None:
@@ -67,13 +83,7 @@ def find(
             f"There is no criu: neither ${VARIABLE} nor {private} nor a criu on PATH.",
             hint="Run scripts/install-criu.",
         )
-    version = _version(path, source)
-    if version < OLDEST:
-        raise CriuTooOld(
-            f"{path} ({source}) is criu {'.'.join(map(str, version))}; ckptctl needs {'.'.join(map(str, OLDEST))}.",
-            hint=f"Run scripts/install-criu, or name a newer criu in ${VARIABLE}.",
-        )
-    return Criu(path, version, source)
+    return Criu(path, _version(path, source), source)
 
 
 def _candidates(
