@@ -43,11 +43,12 @@ class Holder:
     """A running holder.py."""
 
     pid: int
-    heartbeats: Path
+    heartbeats: int  # an address in its memory
 
     def longest_pause_s(self, since_ns: int) -> float:
         """The longest time between two heartbeats of which the later one came after `since_ns`."""
-        with self.heartbeats.open("rb") as file:
+        with open(f"/proc/{self.pid}/mem", "rb") as file:
+            file.seek(self.heartbeats)
             count = int.from_bytes(file.read(8), "little")
             times = array.array("Q")
             times.frombytes(file.read(8 * count))
@@ -80,29 +81,24 @@ class Round:
 @contextmanager
 def holding(size_bytes: int, folder: Path) -> Iterator[Holder]:
     """A process with `size_bytes` of memory, killed at the end of the block."""
-    descriptor, name = tempfile.mkstemp(prefix="ckptctl-bench-", dir="/dev/shm")
-    os.close(descriptor)
-    heartbeats, output = Path(name), folder / "holder.log"
+    output = folder / "holder.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, _HERE / "holder.py", str(size_bytes)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
-        with output.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, _HERE / "holder.py", str(size_bytes), heartbeats],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            while b"ready\n" not in output.read_bytes():
-                if process.poll() is not None:
-                    sys.exit(f"bench: the process to dump ended: {output.read_text()}")
-                time.sleep(0.05)
-            yield Holder(process.pid, heartbeats)
-        finally:
-            process.kill()
-            process.wait()
+        while (ready := re.search(r"^ready (\d+)\n", output.read_text())) is None:
+            if process.poll() is not None:
+                sys.exit(f"bench: the process to dump ended: {output.read_text()}")
+            time.sleep(0.05)
+        yield Holder(process.pid, int(ready[1]))
     finally:
-        heartbeats.unlink()
+        process.kill()
+        process.wait()
 
 
 def dump_plainly(criu: Path, holder: Holder, target: Path) -> None:

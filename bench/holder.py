@@ -1,16 +1,17 @@
 """A process that holds memory which does not compress, and notes the time every millisecond.
 
-usage: holder.py BYTES HEARTBEATS
+usage: holder.py BYTES
 
-HEARTBEATS is a file of 64-bit numbers: how many times are written, then the times (CLOCK_MONOTONIC, ns). The largest
-distance between two of them is how long the process stood still. Prints "ready" when the memory is filled.
+Prints "ready ADDRESS" when the memory is filled. At that address of its memory lie 64-bit numbers: how many times are
+written, then the times (CLOCK_MONOTONIC, ns). The largest distance between two of them is how long it stood still.
+They are in private memory because a file, or shared memory with a name, would be one more thing to save.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
-import struct
 import sys
 import time
 
@@ -18,20 +19,18 @@ SLOTS = 2_000_000  # more than half an hour
 _CHUNK = 1 << 20
 
 
-def hold(size_bytes: int, path: str) -> None:
+def hold(size_bytes: int) -> None:
     """Fill the memory, then beat for ever."""
-    memory = mmap.mmap(-1, size_bytes)
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for start in range(0, size_bytes, _CHUNK):
         memory[start : start + _CHUNK] = os.urandom(min(_CHUNK, size_bytes - start))
-    with open(path, "r+b") as file:
-        file.truncate(8 * (SLOTS + 1))
-        beats = mmap.mmap(file.fileno(), 8 * (SLOTS + 1))
-    print("ready", flush=True)
+    beats = (ctypes.c_uint64 * (SLOTS + 1))()
+    print("ready", ctypes.addressof(beats), flush=True)
     for count in range(1, SLOTS + 1):
-        struct.pack_into("<Q", beats, 8 * count, time.monotonic_ns())
-        struct.pack_into("<Q", beats, 0, count)
+        beats[count] = time.monotonic_ns()
+        beats[0] = count
         time.sleep(0.001)
 
 
 if __name__ == "__main__":
-    hold(int(sys.argv[1]), sys.argv[2])
+    hold(int(sys.argv[1]))
