@@ -152,7 +152,7 @@ CHECKS: Final = (
         "store-space",
         _GROUP,
         "A snapshot is about as large as the memory and the GPU memory of the job.",
-        "Make room (ckptctl prune), or name a store on a larger file system in $CKPTCTL_STORE.",
+        "Remove old snapshots (ckptctl rm), or name a store on a larger file system in $CKPTCTL_STORE.",
         about_both(lambda facts: facts.place, lambda facts: facts.machine, _space),
     ),
     MachineCheck(

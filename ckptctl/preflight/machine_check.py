@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ckptctl.preflight.check import Problem
+from ckptctl.preflight.described import Described
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.preflight.survey import Facts
 from ckptctl.preflight.unknown import Unknown
@@ -17,17 +18,11 @@ Judgement = Callable[[Facts], Iterable[Problem]]
 
 
 @dataclass(frozen=True, slots=True)
-class MachineCheck:
-    """`name` is stable; `protects` says in a sentence what would go wrong without it.
-
-    `judge` gives one thing or several to say, of any level; `remedy` goes with the warnings and errors among them that
-    bring none of their own.
+class MachineCheck(Described):
+    """`judge` gives one thing or several to say, of any level; `remedy` goes with the warnings and errors among them
+    that bring none of their own.
     """
 
-    name: str
-    group: str
-    protects: str
-    remedy: str
     judge: Judgement = field(repr=False)
 
     def findings(self, facts: Facts) -> Iterator[Finding]:
@@ -70,17 +65,17 @@ def about_both(
     return judge
 
 
-def ok(summary: str, **data: object) -> Problem:
+def ok(summary: str, /, **data: object) -> Problem:
     """All is well; `data` are facts for machines."""
     return Problem(Level.OK, summary, _data(data))
 
 
-def warning(summary: str, remedy: str | None = None, **data: object) -> Problem:
+def warning(summary: str, remedy: str | None = None, /, **data: object) -> Problem:
     """Something that may spoil a dump or a restore, or that only some jobs meet."""
     return Problem(Level.WARNING, summary, _data(data), remedy)
 
 
-def error(summary: str, remedy: str | None = None, **data: object) -> Problem:
+def error(summary: str, remedy: str | None = None, /, **data: object) -> Problem:
     """Something with which no dump or no restore can succeed here."""
     return Problem(Level.ERROR, summary, _data(data), remedy)
 
