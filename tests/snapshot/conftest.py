@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from support import CommandLine, Jobs, wait_for
+from support import CommandLine, Job, Jobs, wait_for
+from support.fake_gpu import FakeGpu, fake_gpu
 from support.jobs import state
 from support.shapes import Shape, started
 
 CutOff = Callable[..., subprocess.CompletedProcess[str]]
 Paused = Callable[..., subprocess.Popen[str]]
 Start = Callable[..., AbstractContextManager[Shape]]
+GPU_STEPS = 120
 _PROGRAM = Path(__file__).parents[1] / "support" / "cut_off.py"
 
 
@@ -80,3 +82,29 @@ def paused(ckptctl: CommandLine) -> Iterator[Paused]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def branch() -> int:
+    """The branch of NVIDIA's driver; tests parametrize it."""
+    return 580
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, ckptctl: CommandLine, branch: int) -> Iterator[FakeGpu]:
+    """A machine with one GPU and a driver of `branch`; ckptctl runs on it."""
+    with fake_gpu(tmp_path / "gpu", branch) as machine:
+        ckptctl.environment.update(machine.environment)
+        yield machine
+
+
+@pytest.fixture
+def train(gpu: FakeGpu, start_job: Jobs) -> Callable[..., Job]:
+    """`train("--bytes", "4096")` starts the training program on the fake GPU and waits for its first steps."""
+
+    def start(*options: str) -> Job:
+        job = start_job(gpu.training(GPU_STEPS, *options), environment=gpu.environment)
+        job.wait_for_lines(5)
+        return job
+
+    return start

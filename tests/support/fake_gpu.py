@@ -94,6 +94,10 @@ class FakeGpu:
         """Device memory in use on a GPU by processes that live or lived."""
         return sum(file.stat().st_size for file in (self.folder / "memory" / card.uuid).glob("*"))
 
+    def pids_on(self, card: Card) -> set[int]:
+        """The processes with device memory on a GPU."""
+        return {int(file.name.partition(".")[0]) for file in (self.folder / "memory" / card.uuid).glob("*")}
+
     @staticmethod
     def training(steps: int, *options: str) -> list[str]:
         """The command line of the training program."""
