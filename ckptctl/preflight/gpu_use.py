@@ -25,19 +25,14 @@ _LEGACY_IPC: Final = {"NCCL_CUMEM_ENABLE": "0", "NCCL_NVLS_ENABLE": "0"}
 class CudaProcess:
     """A process that holds CUDA state.
 
-    `device_bytes` is what it has on each GPU by UUID, as far as NVML tells; `libraries` are names of files; `settings`
-    the variables of its environment that steer NCCL and the driver's job mode.
+    `libraries` are names of files, `settings` the variables of its environment that steer NCCL and the driver's job
+    mode.
     """
 
     pid: int
     label: str
-    device_bytes: tuple[tuple[str, int], ...]
     libraries: frozenset[str] = frozenset()
     settings: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(size for _, size in self.device_bytes)
 
     def loaded(self, *beginnings: str) -> str | None:
         """A library of the process whose name begins so."""
@@ -54,10 +49,6 @@ class GpuUse:
 
     processes: tuple[CudaProcess, ...]
     driver: str | None
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(process.total_bytes for process in self.processes)
 
 
 def findings(use: GpuUse) -> tuple[Finding, ...]:

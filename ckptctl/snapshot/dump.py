@@ -16,12 +16,12 @@ from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Progress
-from ckptctl.files import FileTrouble, NoSpace, free_bytes
+from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import failures, gpu, kept, standing
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
@@ -29,7 +29,6 @@ from ckptctl.snapshot.steps import Step, Timing, run_steps
 from ckptctl.store import journal, links, locks, names, staging
 from ckptctl.store.journal import Action, JournalEntry, Phase
 from ckptctl.store.layout import SnapshotFolder, Store
-from ckptctl.units import format_size
 
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
@@ -45,10 +44,6 @@ _LATER: Final = (
     "ckptctl.store.script",
     "google.protobuf.message_factory",
 )
-
-# Room for what the job allocates until it stands still, and for the images that are not memory.
-_SPACE_FACTOR: Final = 1.05
-_SPACE_EXTRA_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +165,7 @@ class _Dump:
         if self.gpu is not None:
             self._held.callback(self.gpu.driver.close)
         checked = tree_checks.findings(self.tree, self.services.machine)
-        findings = gpu.blockers(self.tree, self.gpu, checked)
+        findings = gpu.blockers(self.tree, self.gpu, checked) + gpu_cautions.findings(self.tree, self.gpu)
         refuse(findings, f"The job {self.tree.root.label} cannot be dumped")
         self._require_gpu_room()
         for finding in findings:
@@ -197,7 +192,8 @@ class _Dump:
             self.staging = staging.place_beside(target.folder, self.id)
         self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
         staging.create(self.staging)
-        self._check_space(self.staging.folder.path)
+        device_bytes = self.gpu.total_bytes if self.gpu else 0
+        space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
 
     def discard(self) -> None:
         """Remove what was built; close the journal, unless the job does not run and must be recovered."""
@@ -356,16 +352,6 @@ class _Dump:
             gpu.require_host_memory(self.gpu, self.tree, self.services.machine.memory_available_bytes)
             if self.gpu.unseen:
                 self._warn(self.gpu.unseen, "W_GPU_MEMORY_UNSEEN")
-
-    def _check_space(self, folder: Path) -> None:
-        memory = self.tree.estimated_bytes + (self.bytes_to_keep or 0) + (self.gpu.total_bytes if self.gpu else 0)
-        wanted = round(memory * _SPACE_FACTOR) + _SPACE_EXTRA_BYTES
-        free = free_bytes(folder)
-        if free < wanted:
-            raise NoSpace(
-                f"The snapshot needs about {format_size(wanted)}; {folder.parent} has {format_size(free)} left.",
-                hint="Remove old snapshots (ckptctl rm), or choose another place with --store or --to.",
-            )
 
     def _subject(self) -> describe.Subject:
         from ckptctl.snapshot import describe

@@ -1,0 +1,256 @@
+"""Could this job be dumped, would this snapshot be restored: the answers of a dump and a restore, without the acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from ckptctl.criu import choice
+from ckptctl.criu.options import Option
+from ckptctl.criu.program import Criu
+from ckptctl.cuda.gpu_map import Wish
+from ckptctl.errors import CkptctlError
+from ckptctl.preflight import gpu as gpu_gate
+from ckptctl.preflight import restore as gate
+from ckptctl.preflight import tree as tree_checks
+from ckptctl.preflight.described import Described
+from ckptctl.preflight.finding import Finding, blockers
+from ckptctl.process import control
+from ckptctl.process.tree import Tree, read_tree
+from ckptctl.snapshot import gpu, gpu_cautions, kept, rollback, space
+from ckptctl.snapshot.estimate import Estimate, earlier_dumps, estimate
+from ckptctl.snapshot.returned import owners
+from ckptctl.snapshot.services import Services
+from ckptctl.store import integrity
+from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.manifest import Manifest
+
+_NAMED_MOST: Final = 5
+
+# What a dump or a restore refuses without a check in a table of its own.
+OWN_TREE: Final = Described(
+    "own-tree",
+    "processes",
+    "A ckptctl that dumps the tree in which it runs would freeze itself.",
+    "Run ckptctl outside the job: from another shell, from cron, or with setsid.",
+)
+CRIU: Final = Described(
+    "criu",
+    "criu",
+    "Dumps and restores are done by criu.",
+    "Run `ckptctl check --fix`, or name a criu that works in $CKPTCTL_CRIU.",
+)
+SPACE: Final = Described(
+    "space",
+    "store",
+    "A snapshot for which there is no room is given up half-way, after the job stood still for it.",
+    space.REMEDY,
+)
+GPU_DRIVER: Final = Described(
+    "gpu-driver",
+    "gpu",
+    "Device memory is saved and restored by NVIDIA's driver, 570 or newer.",
+    "Install NVIDIA's driver 570 or newer and ckptctl with its extra [cuda] (cuda-bindings), or NVIDIA's"
+    " cuda-checkpoint utility.",
+)
+HOST_MEMORY: Final = Described(
+    "host-memory",
+    "gpu",
+    "Device memory passes through host memory: without room for it the job would be killed.",
+    "Free host memory, or shrink the job's cache on the device (torch.cuda.empty_cache) before the dump.",
+)
+PIDS: Final = Described(
+    "pids",
+    "snapshot",
+    "A restored process gets the process and thread ids that it had.",
+    "End what uses them, or restore beside it with --new-pid-namespace.",
+)
+DAMAGE: Final = Described(
+    "damage",
+    "snapshot",
+    "A damaged snapshot cannot be restored.",
+    "Restore another one: `ckptctl list` shows what there is, `backup` is the one before the latest.",
+)
+DESCRIBED: Final = (OWN_TREE, CRIU, SPACE, GPU_DRIVER, HOST_MEMORY, PIDS, DAMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUser:
+    """A process of the job that holds GPU memory."""
+
+    pid: Annotated[int, "the process"]
+    name: Annotated[str, "its short name"]
+    size_bytes: Annotated[int | None, "device memory on all GPUs; null where the driver does not tell"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobAnswer:
+    """What would become of a dump of this job."""
+
+    pid: Annotated[int, "the root of the tree"]
+    name: Annotated[str, "its short name"]
+    processes: Annotated[int, "how many the tree has"]
+    threads: Annotated[int, "how many threads they have"]
+    findings: Annotated[tuple[Finding, ...], "what every check says"]
+    gpu: Annotated[tuple[GpuUser, ...], "who holds GPU memory"]
+    options: Annotated[tuple[Option, ...], "what criu would be given, and why"]
+    estimate: Annotated[Estimate, "what the dump would take"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the snapshot would go: the folder of the store, which need not be there yet; `store` None then."""
+
+    folder: Path
+    store: Store | None
+
+
+def of_job(pid: int, target: Target, services: Services) -> JobAnswer:
+    """Judge a job as a dump would. Nothing is touched. Raises NoSuchProcess."""
+    tree = read_tree(pid)
+    job, trouble = _gpu_job(tree, services)
+    device_bytes = job.total_bytes if job else 0
+    checked = tree_checks.findings(tree, services.machine)
+    try:
+        found = (
+            *_own_tree(tree, services),
+            *gpu.blockers(tree, job, checked),
+            *trouble,
+            *gpu_cautions.findings(tree, job),
+            *_host_memory(tree, job, services),
+            _space(target.folder, space.needed_bytes(tree, device_bytes)),
+            _criu(services)[0],
+        )
+    finally:
+        if job is not None:
+            job.driver.close()
+    return JobAnswer(
+        pid=tree.root.pid,
+        name=tree.root.name,
+        processes=len(tree.processes),
+        threads=len(tree.thread_ids),
+        findings=found,
+        gpu=_gpu_users(tree, job),
+        options=choice.choose_options(tree, services.machine).chosen,
+        estimate=estimate(tree.estimated_bytes, device_bytes, earlier_dumps(target.store), services.machine.hostname),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreQuestion:
+    """A snapshot and the manner of its restore; see snapshot.restore.RestoreRequest."""
+
+    folder: SnapshotFolder
+    manifest: Manifest
+    files: rollback.Mode = rollback.Mode.ROLL_BACK
+    new_pid_namespace: bool = False
+    gpu_map: tuple[Wish, ...] = ()
+
+
+def of_snapshot(question: RestoreQuestion, services: Services) -> tuple[Finding, ...]:
+    """Judge a snapshot as a restore would, but for reading every byte of it. Nothing is touched."""
+    manifest, folder = question.manifest, question.folder
+    criu, found_criu = _criu(services)
+    version = found_criu.version if found_criu else None
+    aside = folder.beside("tails")
+    return (
+        *_damage(folder),
+        criu,
+        *gate.findings(gate.Circumstances(manifest, services.machine, version)),
+        *(() if question.new_pid_namespace else _pids(manifest)),
+        *rollback.plan(manifest, question.files, aside).findings,
+        *kept.findings(kept.plan(manifest.kept_files, folder, aside)),
+        *_gpu_of_snapshot(question, services),
+    )
+
+
+def _own_tree(tree: Tree, services: Services) -> Iterator[Finding]:
+    if services.owner.pid in tree.pids:
+        yield OWN_TREE.error(f"Process {tree.root.label} is a parent of this ckptctl.")
+
+
+def _gpu_job(tree: Tree, services: Services) -> tuple[gpu.GpuJob | None, tuple[Finding, ...]]:
+    """The job's GPU state, or what stands in the way of asking for it."""
+    try:
+        return gpu.detect(tree, gpu.Use.DETECT, services.open_cuda, services.read_gpu_facts), ()
+    except CkptctlError as error:
+        return None, (GPU_DRIVER.error(error.message, error.hint),)
+
+
+def _host_memory(tree: Tree, job: gpu.GpuJob | None, services: Services) -> Iterator[Finding]:
+    if job is None:
+        return
+    try:
+        gpu.require_host_memory(job, tree, services.machine.memory_available_bytes)
+    except gpu.NoHostMemory as error:
+        yield HOST_MEMORY.error(error.message, error.hint)
+        return
+    if job.unseen:
+        yield HOST_MEMORY.warning(job.unseen)
+    else:
+        yield HOST_MEMORY.ok("Host memory has room for what is on the GPUs.")
+
+
+def _space(folder: Path, wanted_bytes: int) -> Finding:
+    missing = space.shortage(folder, wanted_bytes)
+    return SPACE.error(missing) if missing else SPACE.ok(f"{folder} has room for the snapshot.")
+
+
+def _criu(services: Services) -> tuple[Finding, Criu | None]:
+    try:
+        found = services.find_criu()
+    except CkptctlError as error:
+        return CRIU.error(error.message, error.hint), None
+    return CRIU.ok(f"criu {found.version_text} is at {found.path} ({found.source})."), found
+
+
+def _gpu_users(tree: Tree, job: gpu.GpuJob | None) -> tuple[GpuUser, ...]:
+    if job is None:
+        return ()
+    seen = {pid for pid, _, _ in job.device_bytes}
+    sizes = job.bytes_by_pid
+    return tuple(
+        GpuUser(process.pid, process.name, sizes[process.pid] if process.pid in seen else None)
+        for process in tree.processes
+        if process.pid in job.pids
+    )
+
+
+def _damage(folder: SnapshotFolder) -> Iterator[Finding]:
+    found = integrity.verify_structure(folder)
+    fatal = [str(damage) for damage in found if damage.fatal]
+    exposed = [str(damage) for damage in found if not damage.fatal]
+    if fatal:
+        yield DAMAGE.error(f"The snapshot is damaged: {'; '.join(fatal[:_NAMED_MOST])}.")
+    if exposed:
+        yield DAMAGE.warning(f"{'; '.join(exposed[:_NAMED_MOST])}.", f"chmod -R go= {folder.path}")
+    if not found:
+        yield DAMAGE.ok("The files are there with their sizes; `ckptctl verify --read-data` reads every byte.")
+
+
+def _pids(manifest: Manifest) -> Iterator[Finding]:
+    numbers = tuple(number for process in manifest.tree.processes for number in (process.pid, *process.threads))
+    taken = control.taken(dict.fromkeys(numbers))
+    if taken:
+        yield PIDS.error(f"The job needs its process and thread ids back, and these are in use: {owners(taken)}.")
+    else:
+        yield PIDS.ok("The process and thread ids of the job are free.")
+
+
+def _gpu_of_snapshot(question: RestoreQuestion, services: Services) -> Iterator[Finding]:
+    saved = question.manifest.gpu
+    if saved is None:
+        return
+    plan = gpu_gate.plan(saved, services.read_gpu_facts(), question.gpu_map)
+    yield from plan.findings
+    if blockers(plan.findings):
+        return
+    choice = services.open_cuda()
+    if choice.driver is None:
+        yield GPU_DRIVER.error(f"GPU memory cannot be restored on this machine: {choice.reason}")
+        return
+    choice.driver.close()
+    placed = ", ".join(f"{one.index} → {plan.place(one.uuid)}" for one in saved.gpus if plan.pairs)
+    yield GPU_DRIVER.ok(f"The GPUs of the dump have their places here{f': {placed}' if placed else ''}.")
