@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         status = _answer(list(argv))
         sys.stdout.flush()
-    except OSError as error:  # of the help and the version; whoever reads no further has had enough
+    except OSError as error:  # of help that could not be written; whoever reads no further has had enough
         from ckptctl.output import stream
 
         stream.discard(sys.stdout)
@@ -58,6 +58,8 @@ def _answer(argv: list[str]) -> int:
         _say_failure(command, Interrupted("Stopped by SIGINT."), ExitStatus.INTERRUPTED, json=json)
         return ExitStatus.INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and _asks_for_help(argv):
+            raise
         return _other(command, error, json=json)
 
 
@@ -73,8 +75,16 @@ def _run(argv: list[str]) -> int:
         return ExitStatus.USAGE
     try:
         return int(application(wanted)(argv, prog_name="ckptctl", standalone_mode=False) or 0)
-    except SystemExit as ended:  # how Typer ends after it printed a completion
+    except SystemExit as ended:
+        # Typer ends so after it printed a completion, and also hides a broken pipe, whosever it was.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
         return int(ended.code or 0)
+
+
+def _asks_for_help(argv: list[str]) -> bool:
+    """Whether this does nothing but write to standard output; what else a command says, `output.text.say` writes."""
+    return not argv or argv[0].startswith("-") or not {"-h", "--help"}.isdisjoint(argv)
 
 
 def _choose_shell(words: list[str]) -> None:
@@ -87,8 +97,6 @@ def _choose_shell(words: list[str]) -> None:
 
 
 def _other(command: str, error: Exception, *, json: bool) -> int:
-    if isinstance(error, BrokenPipeError):
-        raise error
     # Typer's own errors of usage are not among its public names; they are known by what they can do.
     show = getattr(error, "format_message", None)
     if callable(show):
