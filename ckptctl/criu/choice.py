@@ -204,7 +204,7 @@ def _deleted(tree: Tree) -> Iterator[tuple[int, int, str]]:
 def _timeout(tree: Tree) -> Option:
     threads = len(tree.thread_ids)
     seconds = _TIMEOUT_FLOOR_S + threads // _THREADS_PER_SECOND
-    reason = f"freezing {threads} threads on a busy machine may take longer than criu's 10 s"
+    reason = "freezing the job on a busy machine may take longer than criu's 10 s"
     return Option("--timeout", str(seconds), reason, on_restore=False)
 
 

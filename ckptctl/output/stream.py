@@ -7,8 +7,9 @@ import re
 from contextlib import suppress
 from typing import Final, TextIO
 
-# Everything that a terminal would act on but the ends of lines, and marks that turn the direction of writing.
-_HARMFUL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Everything that a terminal would act on but the ends of lines and colours, and marks that turn the direction of
+# writing.
+_HARMFUL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x09\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def write(stream: TextIO, text: str) -> OSError | None:
@@ -35,7 +36,7 @@ def discard(stream: TextIO) -> None:
 
 
 def harmless(text: str) -> str:
-    """The text without control characters that a job or a file name could have brought in; lines stay lines."""
+    """The text without control characters that a job or a file name could have brought in; lines and colours stay."""
     return _HARMFUL.sub(lambda match: _escaped(match.group()), text)
 
 

@@ -69,7 +69,7 @@ def from_json(
         return codec.decode(Manifest, raw)
     except Misshapen as error:
         raise ManifestDamaged(
-            f"{source}: {error}.",
+            f"The manifest {source} is damaged: {error}.",
             hint="The file has been damaged or altered. Use another snapshot, or bring this one back from a copy.",
             details={"where": error.where},
         ) from error

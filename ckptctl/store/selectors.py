@@ -63,7 +63,10 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
     if _is_folder(selector):
         return Found(SnapshotFolder(Path(selector).absolute()))
     if store is None:
-        raise NothingMatched(f"There is no snapshot in {selector!r}, and no store to look in.", hint=_FORMS)
+        raise NothingMatched(
+            f"There is no snapshot {selector!r}: it is no folder of one, and there is no store to look in.",
+            hint="The first dump creates the store; where another one is meant, name it with --store.",
+        )
     front, slash, rest = selector.rpartition("/")
     if slash and run is None and is_run_name(front):
         run, selector = front, rest
