@@ -13,11 +13,12 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ckptctl.criu.options import Options
 from ckptctl.criu.records import Images, InetSocket, SocketState
 from ckptctl.errors import CkptctlError, ExitStatus
 
@@ -160,3 +161,12 @@ def leads_outside(images: Images) -> bool:
     connections = [one for one in images.open_files.inet_sockets if one.protocol == 6 and one.state in _REPAIRED]
     ends = {(one.local_address, one.local_port) for one in connections}
     return any((one.remote_address, one.remote_port) not in ends for one in connections)
+
+
+def unheld(images: Images, options: Options) -> Iterator[str]:
+    """What to say where connections to the outside were dumped without a lock: opened too late for one."""
+    if any(option.words == ("--network-lock", "skip") for option in options.chosen) and leads_outside(images):
+        yield (
+            "A TCP connection that leads out of the job was not held still during the dump: restored, the job may see "
+            "it reset."
+        )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib import import_module
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +20,7 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, later, space, standing
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
 from ckptctl.snapshot.services import Services
@@ -34,16 +33,6 @@ if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
     from ckptctl.snapshot import describe
     from ckptctl.store import manifest
-
-# What the steps after the freeze need, a third of all imports: loaded while criu works, not while the job waits for it.
-_LATER: Final = (
-    "ckptctl.criu.network",
-    "ckptctl.snapshot.describe",
-    "ckptctl.store.digests",
-    "ckptctl.store.manifest_json",
-    "ckptctl.store.script",
-    "google.protobuf.message_factory",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +279,7 @@ class _Dump:
 
     def write_down(self) -> None:
         """Digest the images on their way to the disk, and write down what they are."""
+        from ckptctl.criu import network
         from ckptctl.snapshot import describe
         from ckptctl.store import digests, manifest, manifest_json, script
 
@@ -297,6 +287,8 @@ class _Dump:
         records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
         digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
         self.image_bytes = digested.size_bytes
+        for caution in network.unheld(self.images, self.options):
+            self._warn(caution, "W_NOT_HELD")
         described = describe.manifest_of(self._subject(), self.images, digested)
         manifest_json.write(folder.manifest, described)
         script.write(folder.restore_script, described)
@@ -384,7 +376,7 @@ class _Dump:
         return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
 
     def _freeze_progress(self, done: int) -> None:
-        _load_later()
+        later.load()
         self.services.reporter.report(Progress("memory", done, self.tree.estimated_bytes))
 
     def _digest_progress(self, done: int, total: int) -> None:
@@ -446,12 +438,6 @@ class _Dump:
             gpu=self._gpu_record(),
             warnings=tuple(self.warnings),
         )
-
-
-@cache
-def _load_later() -> None:
-    for module in _LATER:
-        import_module(module)
 
 
 _STEPS: Final = (
