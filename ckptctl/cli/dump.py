@@ -97,7 +97,7 @@ def dump(
             target=_target(app, to, run),
             leave_running=leave_running,
             progress=_progress(step, epoch, metrics),
-            tags=tuple(tag or ()),
+            tags=tuple(parse_tag(text) for text in tag or ()),
             note=note,
             keep_environment=keep_environment,
             cuda=Use.DETECT if cuda is None else Use.REQUIRE if cuda else Use.REFUSE,
@@ -127,6 +127,15 @@ def _progress(step: int | None, epoch: int | None, metrics: dict[str, float]) ->
     from ckptctl.store.manifest import Progress
 
     return Progress(step, epoch, metrics, "command line")
+
+
+def parse_tag(text: str) -> str:
+    """The tag, if `tag:TEXT` can name it again. Raises UsageError."""
+    if not text.strip() or not text.isprintable():
+        raise UsageError(
+            f"--tag {text!a}: a tag needs characters that can be seen.", hint="For example --tag before-lr-change"
+        )
+    return text
 
 
 def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderTarget:

@@ -37,6 +37,8 @@ FAILURES = {
     "metric without a value": (("dump", "--pid", NO_PID, "--metric", "loss"), ExitStatus.USAGE, "E_USAGE"),
     "metric without a number": (("dump", "--pid", NO_PID, "--metric", "loss=low"), ExitStatus.USAGE, "E_USAGE"),
     "metric without a name": (("dump", "--pid", NO_PID, "--metric", "=1"), ExitStatus.USAGE, "E_USAGE"),
+    "empty tag": (("dump", "--pid", NO_PID, "--tag", " "), ExitStatus.USAGE, "E_USAGE"),
+    "tag that cannot be seen": (("dump", "--pid", NO_PID, "--tag", "a\nb"), ExitStatus.USAGE, "E_USAGE"),
     "two targets": (("dump", "--pid", NO_PID, "--to", "x", "--run", "y"), ExitStatus.USAGE, "E_USAGE"),
     "no duration": (("dump", "--pid", NO_PID, "--lock-wait", "soon"), ExitStatus.USAGE, "E_CONFIG"),
     "no duration for the GPU": (("dump", "--pid", NO_PID, "--gpu-timeout", "-1s"), ExitStatus.USAGE, "E_USAGE"),
