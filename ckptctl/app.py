@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ckptctl.criu.program import Criu
     from ckptctl.cuda.choice import Choice
     from ckptctl.host.gpu import GpuFacts
+    from ckptctl.preflight.survey import Facts
     from ckptctl.snapshot.recover import Recovery
     from ckptctl.snapshot.services import Services
     from ckptctl.store.layout import Store
@@ -90,11 +91,25 @@ class App:
 
         return create_store(self.settings.store)
 
-    def _find_criu(self) -> Criu:
+    def environment(self) -> dict[str, str]:
+        """The environment of ckptctl, with its setting for criu."""
         from ckptctl.criu import program
 
         named = {program.VARIABLE: str(self.settings.criu)} if self.settings.criu else {}
-        return program.find({**os.environ, **named})
+        return {**os.environ, **named}
+
+    def facts(self) -> Facts:
+        """What can be known of this machine, gathered within seconds."""
+        from ckptctl.preflight.survey import Inquiry, gather
+        from ckptctl.store.catalog import newest
+
+        store = self.store_if_any()
+        return gather(Inquiry(self.settings.store, self.environment(), _now(), newest(store) if store else None))
+
+    def _find_criu(self) -> Criu:
+        from ckptctl.criu import program
+
+        return program.find(self.environment())
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import typer
 
 # Each command with its module and function.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "check": ("check", "check"),
+    "ps": ("ps", "ps"),
     "dump": ("dump", "dump"),
     "restore": ("restore", "restore"),
     "list": ("store", "list_"),

@@ -30,14 +30,6 @@ class Candidate:
     age_s: float
     command: tuple[str, ...]
 
-    @property
-    def pid(self) -> int:
-        return self.id.pid
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        return tuple(member.pid for member in self.members)
-
 
 @dataclass(frozen=True, slots=True)
 class Processes:

@@ -13,10 +13,11 @@ from ckptctl.criu.program import Criu
 from ckptctl.cuda.gpu_map import Wish
 from ckptctl.errors import CkptctlError
 from ckptctl.preflight import gpu as gpu_gate
+from ckptctl.preflight import ready
 from ckptctl.preflight import restore as gate
 from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.described import Described
-from ckptctl.preflight.finding import Finding, blockers
+from ckptctl.preflight.finding import Finding, Level, blockers
 from ckptctl.process import control
 from ckptctl.process.tree import Tree, read_tree
 from ckptctl.snapshot import gpu, gpu_cautions, kept, rollback, space
@@ -36,20 +37,14 @@ OWN_TREE: Final = Described(
     "A ckptctl that dumps the tree in which it runs would freeze itself.",
     "Run ckptctl outside the job: from another shell, from cron, or with setsid.",
 )
-CRIU: Final = Described(
-    "criu",
-    "criu",
-    "Dumps and restores are done by criu.",
-    "Run `ckptctl check --fix`, or name a criu that works in $CKPTCTL_CRIU.",
-)
 SPACE: Final = Described(
     "space",
     "store",
     "A snapshot for which there is no room is given up half-way, after the job stood still for it.",
     space.REMEDY,
 )
-GPU_DRIVER: Final = Described(
-    "gpu-driver",
+GPU_INTERFACE: Final = Described(
+    "gpu-interface",
     "gpu",
     "Device memory is saved and restored by NVIDIA's driver, 570 or newer.",
     "Install NVIDIA's driver 570 or newer and ckptctl with its extra [cuda] (cuda-bindings), or NVIDIA's"
@@ -73,7 +68,7 @@ DAMAGE: Final = Described(
     "A damaged snapshot cannot be restored.",
     "Restore another one: `ckptctl list` shows what there is, `backup` is the one before the latest.",
 )
-DESCRIBED: Final = (OWN_TREE, CRIU, SPACE, GPU_DRIVER, HOST_MEMORY, PIDS, DAMAGE)
+DESCRIBED: Final = (OWN_TREE, SPACE, GPU_INTERFACE, HOST_MEMORY, PIDS, DAMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +116,7 @@ def of_job(pid: int, target: Target, services: Services) -> JobAnswer:
             *gpu_cautions.findings(tree, job),
             *_host_memory(tree, job, services),
             _space(target.folder, space.needed_bytes(tree, device_bytes)),
-            _criu(services)[0],
+            *_criu(services)[0],
         )
     finally:
         if job is not None:
@@ -157,7 +152,7 @@ def of_snapshot(question: RestoreQuestion, services: Services) -> tuple[Finding,
     aside = folder.beside("tails")
     return (
         *_damage(folder),
-        criu,
+        *criu,
         *gate.findings(gate.Circumstances(manifest, services.machine, version)),
         *(() if question.new_pid_namespace else _pids(manifest)),
         *rollback.plan(manifest, question.files, aside).findings,
@@ -176,7 +171,7 @@ def _gpu_job(tree: Tree, services: Services) -> tuple[gpu.GpuJob | None, tuple[F
     try:
         return gpu.detect(tree, gpu.Use.DETECT, services.open_cuda, services.read_gpu_facts), ()
     except CkptctlError as error:
-        return None, (GPU_DRIVER.error(error.message, error.hint),)
+        return None, (GPU_INTERFACE.error(error.message, error.hint),)
 
 
 def _host_memory(tree: Tree, job: gpu.GpuJob | None, services: Services) -> Iterator[Finding]:
@@ -198,12 +193,14 @@ def _space(folder: Path, wanted_bytes: int) -> Finding:
     return SPACE.error(missing) if missing else SPACE.ok(f"{folder} has room for the snapshot.")
 
 
-def _criu(services: Services) -> tuple[Finding, Criu | None]:
+def _criu(services: Services) -> tuple[tuple[Finding, ...], Criu | None]:
+    """What the checks of a machine say of its criu, and the criu itself where it can be used."""
     try:
         found = services.find_criu()
     except CkptctlError as error:
-        return CRIU.error(error.message, error.hint), None
-    return CRIU.ok(f"criu {found.version_text} is at {found.path} ({found.source})."), found
+        return (Finding("criu", "criu", Level.ERROR, error.message, error.hint),), None
+    essentials = ready.essentials(services.machine, found, services.now())
+    return tuple(one for one in essentials if one.group == "criu"), found
 
 
 def _gpu_users(tree: Tree, job: gpu.GpuJob | None) -> tuple[GpuUser, ...]:
@@ -249,8 +246,8 @@ def _gpu_of_snapshot(question: RestoreQuestion, services: Services) -> Iterator[
         return
     choice = services.open_cuda()
     if choice.driver is None:
-        yield GPU_DRIVER.error(f"GPU memory cannot be restored on this machine: {choice.reason}")
+        yield GPU_INTERFACE.error(f"GPU memory cannot be restored on this machine: {choice.reason}")
         return
     choice.driver.close()
     placed = ", ".join(f"{one.index} → {plan.place(one.uuid)}" for one in saved.gpus if plan.pairs)
-    yield GPU_DRIVER.ok(f"The GPUs of the dump have their places here{f': {placed}' if placed else ''}.")
+    yield GPU_INTERFACE.ok(f"The GPUs of the dump have their places here{f': {placed}' if placed else ''}.")

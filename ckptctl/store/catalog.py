@@ -62,6 +62,11 @@ def list_snapshots(store: Store, run: str | None = None) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: (entry.created, entry.id)))
 
 
+def newest(store: Store) -> datetime | None:
+    """When the newest snapshot was begun, to the second; None in an empty store. Raises files.FileTrouble."""
+    return max((id_time(name) for run in list_runs(store) for name in list_ids(run)), default=None)
+
+
 def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
     """One snapshot of a run; damage is noted in the entry, not raised."""
     folder = run.snapshot(snapshot_id)

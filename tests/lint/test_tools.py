@@ -28,7 +28,8 @@ def python_scripts() -> list[Path]:
 
 
 def programs() -> list[Path]:
-    return sorted(path for folder in ("scripts", ".ci") for path in (ROOT / folder).iterdir() if path.is_file())
+    found = sorted(path for folder in ("scripts", ".ci") for path in (ROOT / folder).iterdir() if path.is_file())
+    return [*found, ROOT / "ckptctl" / "criu" / "install-criu"]
 
 
 def first_line(path: Path) -> str:
