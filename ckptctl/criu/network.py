@@ -25,7 +25,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 _TCP_REPAIR: Final = 19  # linux/tcp.h
 _SYS_PIDFD_GETFD: Final = 438  # the same on x86-64 and arm64
 _TABLE_NAME_BYTES: Final = 31 - len("inet ")  # criu/netfilter.c, nftables_get_table: it is cut off there
-_TABLE: Final = re.compile(r"(?<= inet )CRIU-[0-9a-f-]{1,20}(?= )")
+_TABLE: Final = re.compile(r"(?<= inet )CRIU-[0-9a-f-]+(?= )")
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h and nf_tables.h
 _NETLINK_NETFILTER: Final = 12

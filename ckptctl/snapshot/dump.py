@@ -387,7 +387,8 @@ class _Dump:
         self.services.reporter.report(Caution(text, code))
 
     def _outcome(self) -> Outcome:
-        return standing.outcome_of(self.tree.root.id)
+        root = self.tree.root
+        return standing.outcome_of(root.id, stopped_before=root.state is State.STOPPED)
 
     def _with_outcome(self, error: CkptctlError) -> CkptctlError:
         """The same error, saying what became of the job; another one where the job was lost by it."""
@@ -403,7 +404,7 @@ class _Dump:
             )
         outcome = self._outcome()
         committed = self.staging is not None and staging.is_committed(self.staging)
-        if self.record is None or (outcome.state is JobState.RUNNING and not committed):
+        if self.record is None or (outcome.state in (JobState.RUNNING, JobState.LEFT_STOPPED) and not committed):
             error.outcome = outcome.sentence
             return error
         if committed:

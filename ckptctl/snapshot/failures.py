@@ -27,8 +27,11 @@ def keeping_logs(logs: Path, failures: Path, snapshot_id: str) -> Iterator[None]
     except CriuDumpFailed as error:
         log = Path(str(error.details.pop("criu_log")))
         with suppress(OSError, CkptctlError):
-            _copy(logs, failures / snapshot_id)
-            error.details["criu_log"] = str(failures / snapshot_id / log.name)
+            kept = failures / snapshot_id
+            _copy(logs, kept)
+            # Without a log criu has not even begun, and what it said is in its output.
+            names = [log.name, *sorted(path.name for path in kept.iterdir())]
+            error.details["criu_log"] = next(str(kept / name) for name in names if (kept / name).exists())
             _forget_oldest(failures)
         raise
 

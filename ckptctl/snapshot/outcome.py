@@ -14,6 +14,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     ENDED = "ended"  # on purpose, its snapshot committed
     STOPPED = "stopped"
+    LEFT_STOPPED = "left stopped"  # by whoever stopped it before the command came
     GONE = "gone"
 
 

@@ -99,7 +99,7 @@ def _recover_dump(entry: JournalEntry, services: Services) -> str:
         standing.let_run(entry)
         gpu.bring_back(entry.gpu, services.open_cuda)
         staging.discard(built.folder)
-        outcome = standing.outcome_of(ProcessId(pid, entry.tree[0].start_ticks))
+        outcome = standing.outcome_of(entry.tree[0].identity, stopped_before=pid in entry.stopped_before)
         return f"The dump {entry.id} was cut off and is taken back. {outcome.sentence}"
     if entry.to_end:
         standing.end_saved(entry, lambda text, code: services.reporter.report(Caution(text, code)))

@@ -35,7 +35,7 @@ from ckptctl.snapshot.verify import verify
 from ckptctl.store import journal, locks, names
 from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
 from ckptctl.store.layout import SnapshotFolder, Store
-from ckptctl.store.manifest import CudaTiming, Manifest
+from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 
 OVERLAY: Final = "images"
 _PIDS_FREE_TIMEOUT_S: Final = 10.0
@@ -338,6 +338,13 @@ class _Restore:
             inherit=inherited,
         )
 
+    def _outcome(self) -> Outcome:
+        pid, tree = self.root.pid, self.manifest.tree
+        if any(one.pid == tree.root_pid and one.state is ProcessState.STOPPED for one in tree.processes):
+            sentence = f"The job is back as pid {pid}, stopped as it was at the dump; kill -CONT {pid} lets it go on."
+            return Outcome(pid, JobState.LEFT_STOPPED, sentence)
+        return Outcome(pid, JobState.RUNNING, f"The job runs again as pid {pid}.")
+
     def _warn(self, text: str, code: str) -> None:
         self.warnings.append(text)
         self.services.reporter.report(Caution(text, code))
@@ -350,7 +357,7 @@ class _Restore:
             run=self.manifest.run,
             folder=self.request.folder.path,
             pid=self.root.pid,
-            outcome=Outcome(self.root.pid, JobState.RUNNING, f"The job runs again as pid {self.root.pid}."),
+            outcome=self._outcome(),
             processes=len(self.manifest.tree.processes),
             rolled_back=tuple(_rolled(cut) for cut in self.plan.cuts),
             reconnected=tuple(side.sentence for side in self.sides.connected),

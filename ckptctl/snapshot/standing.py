@@ -102,11 +102,13 @@ def tree_processes(processes: Iterable[ProcessId]) -> tuple[TreeProcess, ...]:
     return tuple(TreeProcess(one.pid, one.start_ticks) for one in processes)
 
 
-def outcome_of(root: ProcessId) -> Outcome:
-    """What to say of a job after a dump that was given up."""
+def outcome_of(root: ProcessId, *, stopped_before: bool) -> Outcome:
+    """What to say of a job that was to live on; `stopped_before` where it stood still before we came."""
     now = control.standing(root)
     if now.gone:
         return Outcome(root.pid, JobState.GONE, f"The job (pid {root.pid}) is gone.")
+    if now.stopped and stopped_before:
+        return Outcome(root.pid, JobState.LEFT_STOPPED, f"The job (pid {root.pid}) is stopped, as it was before.")
     if now.stopped:
         return Outcome(root.pid, JobState.STOPPED, f"The job (pid {root.pid}) is stopped.")
     return Outcome(root.pid, JobState.RUNNING, f"The job (pid {root.pid}) runs on.")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,39 +18,13 @@ from support import CommandLine, Jobs, wait_for
 from support.jobs import state
 from support.leftovers import assert_goes_on, assert_nothing_is_left, not_private, packet_filters
 from support.shapes import Shape
+from support.tmpfs import fill, tmpfs, use_up_inodes
 
 pytestmark = [pytest.mark.requires_criu, pytest.mark.skipif(os.geteuid() != 0, reason="mounts take root")]
 
 Start = Callable[..., AbstractContextManager[Shape]]
 Paused = Callable[..., subprocess.Popen[str]]
 MIB = 1 << 20
-
-
-@contextmanager
-def tmpfs(folder: Path, options: str) -> Iterator[Path]:
-    """A file system in memory at `folder`, gone afterwards whatever is open in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder: Path) -> None:
-    """Leave not a byte on the file system of `folder`."""
-    with open(folder / "ballast", "ab", buffering=0) as ballast:
-        while free := os.statvfs(folder).f_bavail:
-            with suppress(OSError):  # criu takes of it meanwhile
-                os.posix_fallocate(ballast.fileno(), ballast.tell(), free * 4096)
-                ballast.seek(0, os.SEEK_END)
-
-
-def use_up_inodes(folder: Path) -> None:
-    """Let no more file or folder be made on the file system of `folder`."""
-    with pytest.raises(OSError):
-        for number in range(100_000):
-            (folder / f"empty-{number}").touch()
 
 
 def listed(ckptctl: CommandLine) -> list[str]:
@@ -229,6 +203,39 @@ def test_a_target_whose_parent_cannot_be_made(counting: Shape, ckptctl: CommandL
 
 
 # criu.
+
+
+def test_criu_killed_while_it_holds_connections(start_shape: Start, ckptctl: CommandLine, filters: None) -> None:
+    """It leaves them locked; ckptctl gives them back to the job, which can be dumped again."""
+    with start_shape("tcp_server") as shape:
+        said = None
+        while said is None:
+            said = dump_whose_criu_dies_locking(shape, ckptctl)
+        assert "runs on" in said
+        assert_goes_on(shape)
+        assert_nothing_is_left(ckptctl)
+        ckptctl("dump", "--pid", str(shape.pid)).check()
+        ckptctl("restore", "latest").check()
+        assert_goes_on(shape)
+
+
+def dump_whose_criu_dies_locking(shape: Shape, ckptctl: CommandLine) -> str | None:
+    """What ckptctl says of a criu that is killed once it has locked a connection; None where it was faster."""
+    process = ckptctl.start("dump", "--pid", str(shape.pid), "--leave-running")
+    log = wait_for(lambda: next(ckptctl.store.glob("staging/*/logs/dump.log"), None), 20, "criu's log")
+    criu = children(process.pid)[0]
+    wait_for(lambda: "add element" in read(log) or process.poll() is not None, 20, "a lock")
+    with suppress(ProcessLookupError):
+        os.kill(criu, signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    return said if process.returncode == 7 else None
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def test_criu_killed_while_it_writes(start_shape: Start, ckptctl: CommandLine, filters: None) -> None:
