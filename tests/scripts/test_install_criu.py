@@ -15,6 +15,7 @@ import pytest
 from support import wait_for
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "install-criu"
+PACKAGED = Path(__file__).parents[2] / "ckptctl" / "criu" / "install-criu"
 MIRROR = "http://archive.invalid/debian/"
 
 
@@ -243,7 +244,7 @@ def test_unknown_arguments_are_refused_and_help_is_given(name: str) -> None:
 @needs_namespaces
 def test_an_ordinary_user_is_told_to_be_root(machine: Machine) -> None:
     inside = f'mount --bind "{machine.folder}/opt" /opt && exec setpriv --reuid=65534 --regid=65534 --clear-groups bash'
-    with SCRIPT.open() as script:
+    with PACKAGED.open() as script:
         done = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", inside],
             env=machine.environment,
