@@ -27,7 +27,7 @@ def ps(
     ] = False,
     json: JsonOpt = False,
 ) -> int:
-    """List the jobs of this machine that could be dumped, and what stands in the way of the others.
+    """List the jobs that could be dumped, and what blocks the others.
 
     A job is a process tree whose root was started by torchrun, python, mpirun or the like, or uses a GPU. The tree in
     which ckptctl itself runs is not listed.
