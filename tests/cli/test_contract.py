@@ -45,6 +45,7 @@ FAILURES = {
     "no such way with files": (("restore", "latest", "--files", "burn"), ExitStatus.USAGE, "E_USAGE"),
     "no name of a run": (("list", "--run", "../x"), ExitStatus.USAGE, "E_RUN_NAME"),
     "no such process": (("dump", "--pid", NO_PID), ExitStatus.NO_PROCESS, "E_NO_PROCESS"),
+    "no such process to look at": (("check", "--pid", NO_PID), ExitStatus.NO_PROCESS, "E_NO_PROCESS"),
     "own tree": (("dump", "--pid", str(os.getpid())), ExitStatus.USAGE, "E_OWN_TREE"),
     "nothing matched": (("show", "tag:frobnicate"), ExitStatus.NOTHING_MATCHED, "E_NOTHING_MATCHED"),
     "nothing to restore": (("restore", "step:1"), ExitStatus.NOTHING_MATCHED, "E_NOTHING_MATCHED"),
@@ -137,7 +138,7 @@ def test_failures_are_one_document(case: str, ckptctl: CommandLine) -> None:
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
     ("words", "kind"),
-    [(("list",), list), (("show", "train/latest"), dict), (("verify", "train/latest"), list), (("recover",), list),
+    [(("list",), list), (("ps",), list), (("show", "train/latest"), dict), (("verify", "train/latest"), list), (("recover",), list),
      (("rm", "train/backup"), dict)],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )  # fmt: skip
