@@ -138,8 +138,8 @@ def test_failures_are_one_document(case: str, ckptctl: CommandLine) -> None:
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
     ("words", "kind"),
-    [(("list",), list), (("ps",), list), (("show", "train/latest"), dict), (("verify", "train/latest"), list), (("recover",), list),
-     (("rm", "train/backup"), dict)],
+    [(("list",), list), (("ps",), list), (("show", "train/latest"), dict), (("verify", "train/latest"), list),
+     (("recover",), list), (("rm", "train/backup"), dict)],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )  # fmt: skip
 def test_successes_are_one_document(words: tuple[str, ...], kind: type, ckptctl: CommandLine) -> None:
