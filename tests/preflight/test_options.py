@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.criu.choice import choose_options
+from ckptctl.criu.choice import choose_options, with_asked
 from ckptctl.criu.options import Option, Options
 from ckptctl.host.machine import read_machine
 from ckptctl.process.tree import read_tree
@@ -153,6 +153,20 @@ def test_what_the_user_asks_for_takes_the_place_of_what_was_chosen(start_job: Jo
     assert "--mntns-compat-mode" not in words
     assert "--mntns-compat-mode" in options.restore_words()
     assert option(options, "--tcp-close").reason == "asked for on the command line"
+
+
+def test_what_is_asked_at_a_restore_takes_the_place_of_what_was_recorded() -> None:
+    """Rivals go; what may be given several times stays beside what was recorded."""
+    recorded = Options(
+        (
+            Option("--tcp-established", None, "why"),
+            Option("--external", "tty[1:2]", "why"),
+            Option("--file-locks", None, ""),
+        )
+    )
+    words = with_asked(recorded, ("--tcp-close", "--external mnt[a]:b")).restore_words()
+    assert words == ["--external", "tty[1:2]", "--file-locks", "--tcp-close", "--external", "mnt[a]:b"]
+    assert with_asked(recorded, ()).chosen == recorded.chosen
 
 
 def test_every_option_has_a_reason(start_job: Jobs) -> None:
