@@ -19,7 +19,7 @@ OLDEST: Final = (4, 1)
 
 SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _VERSION: Final = re.compile(r"^Version:\s*(\d+(?:\.\d+)*)", re.MULTILINE)
-_VERSION_TIMEOUT_S: Final = 20
+_VERSION_TIMEOUT_S: Final = 20.0
 
 
 class CriuMissing(CkptctlError):
@@ -71,11 +71,12 @@ def locate(
     *,
     private: Path = PRIVATE_PROGRAM,
     system_folders: tuple[str, ...] = SYSTEM_FOLDERS,
+    timeout_s: float = _VERSION_TIMEOUT_S,
 ) -> Criu:
     """The criu of any age: $CKPTCTL_CRIU, else the private one of scripts/install-criu, else that of PATH.
 
     The first that exists is taken: one that was named and does not run is an error, not a reason to look further.
-    Costs one `criu --version`. Raises CriuMissing.
+    Costs one `criu --version`, which may take `timeout_s`. Raises CriuMissing.
     """
     path, source = next(_candidates(environ, private, system_folders), (None, ""))
     if path is None:
@@ -83,7 +84,7 @@ def locate(
             f"There is no criu: neither ${VARIABLE} nor {private} nor a criu on PATH.",
             hint="Run scripts/install-criu.",
         )
-    return Criu(path, _version(path, source), source)
+    return Criu(path, _version(path, source, timeout_s), source)
 
 
 def _candidates(
@@ -102,9 +103,9 @@ def _candidates(
             yield path, "PATH"
 
 
-def _version(path: Path, source: str) -> tuple[int, ...]:
+def _version(path: Path, source: str, timeout_s: float) -> tuple[int, ...]:
     try:
-        said = command.run([path, "--version"], timeout_s=_VERSION_TIMEOUT_S).stdout
+        said = command.run([path, "--version"], timeout_s=timeout_s).stdout
     except (CkptctlError, OSError) as error:
         raise CriuMissing(
             f"{path} (from {source}) does not run: {error}",

@@ -24,7 +24,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a folder offers; `path` is the folder itself or the nearest one above it that exists."""
+    """What a folder offers; `path`, without links, is the folder itself or the nearest one above it that exists."""
 
     path: str
     free_bytes: int
@@ -54,7 +54,7 @@ def read_place(path: Path) -> Place:
         folder = folder.parent
     info = os.statvfs(folder)
     writable = os.access(folder, os.W_OK | os.X_OK) and not info.f_flag & os.ST_RDONLY
-    return Place(str(folder), info.f_bavail * info.f_frsize, info.f_blocks * info.f_frsize, writable)
+    return Place(str(folder.resolve()), info.f_bavail * info.f_frsize, info.f_blocks * info.f_frsize, writable)
 
 
 def place_from(text: str) -> Place:

@@ -84,19 +84,22 @@ def _rseq(machine: Machine, kernel: Kernel) -> Iterator[Problem]:
 
 
 def _own_check(facts: CriuFacts) -> Iterator[Problem]:
+    said = "; ".join(facts.said).rstrip(".") or "it says nothing"
     if facts.program is None:
         yield skipped("There is no criu to ask.")
     elif facts.looks_good is None:
-        yield warning(f"`criu check` gave no answer: {' '.join(facts.said)}")
+        yield warning(f"`criu check` gave no answer: {said}.")
     elif facts.looks_good:
         yield ok("`criu check` says that all looks good.")
+    elif facts.starts:
+        yield warning(f"`criu check` misses something that some jobs need: {said}.")
     else:
-        yield error(f"`criu check` fails: {' '.join(facts.said) or 'it says nothing.'}")
+        yield error(f"criu does not work here: {said}.")
 
 
 def _features(facts: CriuFacts) -> Iterator[Problem]:
-    if facts.program is None or facts.looks_good is None:
-        yield skipped("There is no criu to ask.")
+    if facts.program is None or facts.looks_good is None or not facts.starts:
+        yield skipped("There is no criu that works to ask.")
         return
     missing = [name for name in FEATURES if name not in facts.features]
     for name in missing:

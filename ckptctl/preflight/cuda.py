@@ -50,6 +50,16 @@ def _abilities(facts: CudaFacts) -> Iterator[Problem]:
         yield skipped("There is no driver that can save GPU memory.")
         return
     driver = DriverVersion.parse(version)
+    seen = len(facts.nvml.gpus)
+    if 0 < seen < facts.hardware and not supports(driver, Feature.PARTIAL_VISIBILITY):
+        least = MINIMUM_DRIVER[Feature.PARTIAL_VISIBILITY]
+        yield error(
+            f"Of {facts.hardware} GPUs only {seen} can be seen here: driver {version} cannot save their memory then.",
+            f"Install driver {least} or newer, or give the container every GPU.",
+            seen=seen,
+            hardware=facts.hardware,
+        )
+        return
     lacking = [one for one in Feature if one is not Feature.ARM and not supports(driver, one)]
     has = " ".join(one.name.lower() for one in Feature if supports(driver, one))
     if not lacking:

@@ -57,13 +57,14 @@ class CudaFacts:
 def read_cuda(environment: Mapping[str, str], limit_s: float, root: Path = Path("/")) -> CudaFacts:
     """Gather them. No CUDA library is loaded: that would open the GPUs in this process."""
     library = next(_libraries(environment, root), None)
+    loader = {name: environment[name] for name in ("LD_LIBRARY_PATH",) if name in environment}
     return CudaFacts(
         module=module_version(_text(root / "proc/driver/nvidia/version")),
         library=None if library is None else str(library),
         library_version=None if library is None else _file_version(library),
         hardware=_hardware(root / "sys/bus/pci/devices"),
         devices=tuple(sorted(path.name for path in (root / "dev").glob("nvidia*") if not path.is_dir())),
-        nvml=read_gpu_facts(timeout_s=limit_s),
+        nvml=read_gpu_facts(timeout_s=limit_s, environment=loader),
         mps=tuple(_mps(root / "proc")),
         utility=shutil.which("cuda-checkpoint", path=environment.get("PATH", os.defpath)),
         bindings=_bindings(),

@@ -96,7 +96,7 @@ def _host_memory(facts: CudaFacts, machine: Machine) -> Iterator[Problem]:
 def _names(gpus: Sequence[Gpu]) -> str:
     if len(gpus) == 1:
         return f"GPU {gpus[0].index}"
-    return f"the GPUs {', '.join(str(gpu.index) for gpu in gpus)}"
+    return f"GPUs {', '.join(str(gpu.index) for gpu in gpus)}"
 
 
 def _indexes(gpus: Sequence[Gpu]) -> str:

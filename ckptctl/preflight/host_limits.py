@@ -11,8 +11,9 @@ from ckptctl.host.machine import Machine
 from ckptctl.host.mounts import IN_MEMORY
 from ckptctl.host.place import Mount, Place
 from ckptctl.preflight.check import Problem
-from ckptctl.preflight.machine_check import MachineCheck, about, about_both, error, ok, warning
-from ckptctl.preflight.survey import Clock
+from ckptctl.preflight.machine_check import MachineCheck, about, about_both, error, ok, skipped, warning
+from ckptctl.preflight.survey import Clock, Facts
+from ckptctl.preflight.unknown import Unknown
 from ckptctl.units import format_duration, format_size
 
 _GROUP: Final = "host"
@@ -44,7 +45,17 @@ def _memory(machine: Machine, limits: Limits) -> Iterator[Problem]:
         yield ok(f"{format_size(available)} of memory {where} are available ({total} in all).", **data)
 
 
-def _space(place: Place, machine: Machine) -> Iterator[Problem]:
+def _space(facts: Facts) -> Iterator[Problem]:
+    place, machine = facts.place, facts.machine
+    if isinstance(place, Unknown):
+        yield error(place.reason, "See whether the folder can be listed; mount its file system again.")
+    elif isinstance(machine, Unknown):
+        yield skipped(machine.reason)
+    else:
+        yield from _room(place, machine)
+
+
+def _room(place: Place, machine: Machine) -> Iterator[Problem]:
     data = {"path": place.path, "free_bytes": place.free_bytes, "total_bytes": place.total_bytes}
     free = format_size(place.free_bytes)
     in_use = machine.memory_total_bytes - machine.memory_available_bytes
@@ -153,7 +164,7 @@ CHECKS: Final = (
         _GROUP,
         "A snapshot is about as large as the memory and the GPU memory of the job.",
         "Remove old snapshots (ckptctl rm), or name a store on a larger file system in $CKPTCTL_STORE.",
-        about_both(lambda facts: facts.place, lambda facts: facts.machine, _space),
+        _space,
     ),
     MachineCheck(
         "store-file-system",

@@ -9,7 +9,10 @@ from ckptctl.host.confinement import Confinement
 from ckptctl.host.kernel import Kernel, Offer
 from ckptctl.host.machine import Machine
 from ckptctl.preflight.check import Problem
+from ckptctl.preflight.criu_facts import CriuFacts
 from ckptctl.preflight.machine_check import MachineCheck, about, about_both, error, ok, skipped, warning
+from ckptctl.preflight.survey import Facts
+from ckptctl.preflight.unknown import Unknown
 
 _GROUP: Final = "host"
 _FORBIDDEN: Final = 3
@@ -67,16 +70,29 @@ def _kernel(machine: Machine, kernel: Kernel) -> Iterator[Problem]:
         yield ok(f"The kernel {machine.kernel} ({machine.architecture}) can checkpoint and restore{unseen}.", **data)
 
 
-def _privileges(machine: Machine) -> Iterator[Problem]:
-    held = machine.capabilities
-    if not held & {_ADMIN, _CHECKPOINT}:
-        yield error(f"This user (uid {machine.user_id}) has neither {_ADMIN} nor {_CHECKPOINT}.")
+def _privileges(facts: Facts) -> Iterator[Problem]:
+    """An ordinary user may have a criu with capabilities of its own (setcap(8)): then its own check succeeds."""
+    machine, criu = facts.machine, facts.criu
+    if isinstance(machine, Unknown):
+        yield skipped(machine.reason)
         return
+    held, uid = machine.capabilities, machine.user_id
     missing = [name for name in _USES if name not in held]
-    for name in missing:
-        yield warning(f"{name} is missing, which is needed {_USES[name]}.", capability=name)
-    if not missing:
-        yield ok("Every capability that a dump or a restore may need is here.", capabilities=" ".join(sorted(held)))
+    data = {"uid": uid, "missing": " ".join(missing) or None}
+    needs = "; ".join(f"{name} ({_USES[name]})" for name in missing)
+    if not held & {_ADMIN, _CHECKPOINT} and not (isinstance(criu, CriuFacts) and criu.looks_good):
+        yield error(f"Neither this user (uid {uid}) nor criu has {_ADMIN} or {_CHECKPOINT}. Missing: {needs}.", **data)
+    elif uid == 0 and _ADMIN not in held:
+        yield warning(
+            f"criu works for root without {_ADMIN} only with the option --unprivileged. Missing: {needs}.",
+            f"Give the container --cap-add {_ADMIN.removeprefix('CAP_')}, or dump and restore with"
+            " --criu-option=--unprivileged.",
+            **data,
+        )
+    elif missing:
+        yield warning(f"Missing: {needs}.", **data)
+    else:
+        yield ok("Every capability that a dump or a restore may need is here.", **data)
 
 
 def _tracing(machine: Machine) -> Iterator[Problem]:
@@ -86,9 +102,10 @@ def _tracing(machine: Machine) -> Iterator[Problem]:
     elif scope >= _FORBIDDEN:
         yield error("The kernel allows nobody to trace processes (kernel.yama.ptrace_scope is 3).", scope=scope)
     elif scope > 0 and _TRACE not in machine.capabilities:
-        yield error(
-            f"kernel.yama.ptrace_scope is {scope}, and without {_TRACE} criu may then trace no process but its own.",
-            "Run ckptctl as root, or: sysctl kernel.yama.ptrace_scope=0",
+        say = error if machine.user_id == 0 else warning
+        yield say(
+            f"kernel.yama.ptrace_scope is {scope}: without {_TRACE} criu may trace no process but its own children.",
+            f"Run ckptctl as root with {_TRACE}, or: sysctl kernel.yama.ptrace_scope=0",
             scope=scope,
         )
     else:
@@ -104,7 +121,12 @@ def _user(machine: Machine, confinement: Confinement) -> Iterator[Problem]:
             **data,
         )
     elif machine.user_id != 0:
-        yield warning(f"ckptctl runs as user {machine.user_id}: jobs of others are out of reach.", **data)
+        yield warning(
+            f"ckptctl runs as user {machine.user_id}: jobs of others are out of reach, and criu wants to be told.",
+            "Run ckptctl as root; or give criu the capability (setcap cap_checkpoint_restore,cap_sys_ptrace+eip) and"
+            " dump and restore with --criu-option=--unprivileged.",
+            **data,
+        )
     else:
         yield ok("ckptctl runs as root.", **data)
 
@@ -211,8 +233,8 @@ CHECKS: Final = (
         "privileges",
         _GROUP,
         "criu looks into processes and recreates them, for which the kernel asks for one capability each.",
-        "Run ckptctl as root; in a container, start that with --privileged or the capability (--cap-add).",
-        about(lambda facts: facts.machine, _privileges),
+        "Run ckptctl as root; in a container, start that with --privileged, or with --cap-add for what is missing.",
+        _privileges,
     ),
     MachineCheck(
         "tracing",

@@ -9,7 +9,7 @@ from ckptctl.criu.program import Criu
 from ckptctl.host.machine import Machine
 from ckptctl.preflight import cluster, criu, cuda, cuda_gpus, host_limits, host_rights
 from ckptctl.preflight.criu_facts import CriuFacts
-from ckptctl.preflight.finding import Finding, Level
+from ckptctl.preflight.finding import Finding, Level, blockers
 from ckptctl.preflight.machine_check import MachineCheck
 from ckptctl.preflight.survey import Clock, Facts
 from ckptctl.preflight.unknown import Unknown
@@ -39,8 +39,8 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 
 
 def essentials(machine: Machine, program: Criu, now: datetime) -> tuple[Finding, ...]:
-    """The checks that cost nothing, as the first step of a dump or a restore: this user's rights, and this criu on this
-    kernel. ERROR stands in the way, WARNING is worth saying."""
+    """What stands in the way of every dump and restore, by what these have read anyway: this user's rights, and this
+    criu on this kernel. Costs nothing; empty where all is well."""
     unasked = Unknown("It was not asked.")
     facts = Facts(
         clock=Clock(now, None),
@@ -54,4 +54,4 @@ def essentials(machine: Machine, program: Criu, now: datetime) -> tuple[Finding,
         cuda=unasked,
         slurm=unasked,
     )
-    return tuple(finding for check in CHECKS if check.name in _ESSENTIAL for finding in check.findings(facts))
+    return blockers(tuple(one for check in CHECKS if check.name in _ESSENTIAL for one in check.findings(facts)))

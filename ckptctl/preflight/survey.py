@@ -6,6 +6,7 @@ costs the limit once, and its place says so.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -78,20 +79,20 @@ def gather(inquiry: Inquiry) -> Facts:
     cuda = _Asked("the GPUs", lambda: read_cuda(environment, limit_s))
     place = _Asked(f"the file system of {inquiry.store}", lambda: _place(inquiry.store, limit_s))
     slurm = _Asked("Slurm", lambda: read_slurm(environment, limit_s))
-    mount = _Asked("the mounts", lambda: _mount(inquiry.store))
     kernel = _Asked("the kernel", read_kernel)
     confinement = _Asked("the security modules", read_confinement)
     limits = _Asked("the limits", read_limits)
     machine = _Asked("the machine", read_machine)
     deadline = time.monotonic() + limit_s + _MARGIN_S
+    where = place.answer(deadline)
     return Facts(
         clock=Clock(inquiry.now, inquiry.newest_snapshot),
         machine=machine.answer(deadline),
         kernel=kernel.answer(deadline),
         confinement=confinement.answer(deadline),
         limits=limits.answer(deadline),
-        mount=mount.answer(deadline),
-        place=place.answer(deadline),
+        mount=_mount(inquiry.store, where),
+        place=where,
         criu=criu.answer(deadline),
         cuda=cuda.answer(deadline),
         slurm=slurm.answer(deadline),
@@ -129,6 +130,11 @@ def _place(store: Path, limit_s: float) -> Place:
     return place_from(said.stdout)
 
 
-def _mount(store: Path) -> Mount | Unknown:
-    mountinfo = Path("/proc/self/mountinfo").read_text(errors="replace")
-    return mount_of(store.resolve(), mountinfo) or Unknown(f"No mount holds {store}.")
+def _mount(store: Path, place: Place | Unknown) -> Mount | Unknown:
+    """Where the file system does not answer, links in the path stay as they are: nothing here may touch it."""
+    folder = Path(os.path.normpath(store)) if isinstance(place, Unknown) else Path(place.path)
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError as error:
+        return Unknown(f"The mounts cannot be read: {error.strerror}.")
+    return mount_of(folder, mountinfo) or Unknown(f"No mount holds {store}.")
