@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ckptctl.cuda.choice import Choice
-from ckptctl.cuda.driver import Action, CheckpointDriver
-from ckptctl.cuda.features import DriverVersion, Feature, supports
-from ckptctl.cuda.operations import (
-    Timing,
-    bring_all_to_running,
-    checkpoint_all,
-    find_cuda_pids,
-    lock_all,
-)
+from ckptctl.cuda.driver import Action, CheckpointDriver, CudaState
 from ckptctl.cuda.results import CudaTargetStopped, NotCudaProcess
 from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.host import cgroup
-from ckptctl.host.gpu import Gpu, GpuFacts
-from ckptctl.interrupt import Interrupt
 from ckptctl.preflight.finding import Finding, Level, Refused
 from ckptctl.process.files import FileKind
 from ckptctl.process.member import Process, State, read_process
@@ -29,6 +17,13 @@ from ckptctl.process.proc import Vanished
 from ckptctl.process.tree import Tree
 from ckptctl.store import manifest
 from ckptctl.units import format_size
+
+# What talks to the driver is loaded by the functions that need it: most dumps have no GPU.
+if TYPE_CHECKING:
+    from ckptctl.cuda.choice import Choice
+    from ckptctl.cuda.operations import Timing
+    from ckptctl.host.gpu import Gpu, GpuFacts
+    from ckptctl.interrupt import Interrupt
 
 DEVICE_CHECK: Final = "gpu-device"
 _RESUME_LIMIT_S: Final = 600.0
@@ -107,14 +102,20 @@ class GpuJob:
 
     def lock(self, timeout_ms: int, interrupt: Interrupt) -> None:
         """Lock all processes, or none. Raises CudaError and the interrupt's exceptions."""
+        from ckptctl.cuda.operations import lock_all
+
         self.timings += lock_all(self.driver, self.pids, timeout_ms, interrupt)
 
     def checkpoint(self) -> None:
         """Move the device memory of all locked processes into host memory. Raises CudaError."""
+        from ckptctl.cuda.operations import checkpoint_all
+
         self.timings += checkpoint_all(self.driver, self.pids, workers=self.workers)
 
     def resume(self) -> None:
         """Bring every process back to running, from whatever state it is in, and see that it is. Raises CudaError."""
+        from ckptctl.cuda.operations import bring_all_to_running
+
         self.timings += bring_all_to_running(self.driver, self.pids, workers=self.workers, limit_s=_RESUME_LIMIT_S)
 
 
@@ -135,6 +136,7 @@ def detect(tree: Tree, use: Use, open_cuda: Callable[[], Choice], read_facts: Ca
     try:
         pids = _find(driver, tree, hinting)
         _require_agreement(tree, use, pids)
+        _require_running(driver, pids)
     except BaseException:
         driver.close()
         raise
@@ -154,6 +156,8 @@ def blockers(tree: Tree, job: GpuJob | None, findings: Iterable[Finding]) -> tup
     """
     if job is None:
         return tuple(findings)
+    from ckptctl.cuda.features import DriverVersion, Feature, supports
+
     able = job.facts.driver is not None and supports(DriverVersion.parse(job.facts.driver), Feature.JOB_FILE)
     kept = []
     for finding in findings:
@@ -172,6 +176,8 @@ def require_host_memory(job: GpuJob, tree: Tree, available_bytes: int) -> None:
 
     A process that goes over the limit of its cgroup in the middle of a checkpoint would be killed by the kernel.
     """
+    from ckptctl.host import cgroup
+
     _require_room(job.total_bytes, available_bytes, "the machine has", "Free host memory")
     on_devices = job.bytes_by_pid
     groups: dict[tuple[str, ...], int] = {}
@@ -204,6 +210,8 @@ def bring_back(pids: Iterable[int], open_cuda: Callable[[], Choice]) -> None:
     wanted = tuple(pids)
     if not wanted:
         return
+    from ckptctl.cuda.operations import bring_all_to_running, find_cuda_pids
+
     driver = open_cuda().require()
     try:
         bring_all_to_running(driver, find_cuda_pids(driver, wanted), workers=len(wanted), limit_s=_RESUME_LIMIT_S)
@@ -233,6 +241,8 @@ def record_timings(timings: Iterable[Timing], moved_bytes: Mapping[int, int]) ->
 
 def _find(driver: CheckpointDriver, tree: Tree, hinting: frozenset[int]) -> tuple[int, ...]:
     """The CUDA processes as the driver says. It cannot be asked about stopped ones, so those must show no GPU use."""
+    from ckptctl.cuda.operations import find_cuda_pids
+
     asked = [one.pid for one in tree.processes if one.state is not State.STOPPED or one.pid in hinting]
     try:
         return find_cuda_pids(driver, asked)
@@ -242,6 +252,19 @@ def _find(driver: CheckpointDriver, tree: Tree, hinting: frozenset[int]) -> tupl
             + error.message,
             hint=error.hint,
         ) from error
+
+
+def _require_running(driver: CheckpointDriver, pids: tuple[int, ...]) -> None:
+    """See that nobody else has one of them in hand, who would not expect us to let it run when a dump fails."""
+    for pid in pids:
+        state = driver.state(pid)
+        if state is not CudaState.RUNNING:
+            raise Refused(
+                f"The GPU state of process {pid} is {state.name.lower()}: another program has checkpointed it.",
+                hint=f"Let that program bring it back, or do it by hand: cuda-checkpoint --toggle --pid {pid}"
+                if state is not CudaState.FAILED
+                else f"The driver cannot bring it back: end the process ({pid}) and restore an earlier snapshot.",
+            )
 
 
 def _require_agreement(tree: Tree, use: Use, pids: tuple[int, ...]) -> None:

@@ -232,7 +232,7 @@ static int place_gpus(const struct request *request, const struct gpu *here, int
 	return SUCCESS;
 }
 
-static int restore_memory(const struct request *request)
+static int restore_memory(const struct request *request, int swapped)
 {
 	struct gpu here[MAX_GPUS];
 	int places[MAX_GPUS], count = read_gpus(here), result = place_gpus(request, here, count, places);
@@ -249,7 +249,7 @@ static int restore_memory(const struct request *request)
 	for (struct allocation *each = allocations; each < allocations + MAX_ALLOCATIONS; each++) {
 		if (!each->size)
 			continue;
-		each->gpu = places[each->gpu];
+		each->gpu = swapped ? (places[each->gpu] + 1) % count : places[each->gpu];
 		if (create_memory(each)) {
 			poisoned = 1;
 			return OUT_OF_MEMORY;
@@ -283,7 +283,7 @@ static int carry_out(const struct request *request, const char *what)
 	if (!strcmp(request->action, "checkpoint"))
 		return state == LOCKED ? save_memory() : ILLEGAL_STATE;
 	if (!strcmp(request->action, "restore"))
-		return state == CHECKPOINTED ? restore_memory(request) : ILLEGAL_STATE;
+		return state == CHECKPOINTED ? restore_memory(request, !strcmp(what, "swap")) : ILLEGAL_STATE;
 	if (!strcmp(request->action, "unlock"))
 		return unlock_process();
 	return INVALID_VALUE;

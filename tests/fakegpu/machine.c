@@ -148,7 +148,8 @@ int api_version(void)
 /*
  * FAULT is a result code that is given back without doing anything; `fail`: the process is in the state failed
  * afterwards; `busy`: the work never drains; `crash`: the target gets SIGSEGV; `hang`: no answer comes;
- * `delay=MS`: the action takes that long; `lie`: success is given back though nothing was done.
+ * `delay=MS`: the action takes that long; `lie`: success is given back though nothing was done;
+ * `swap`: memory is restored onto the next GPU instead.
  */
 const char *fault(const char *action, int pid)
 {

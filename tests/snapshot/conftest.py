@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from support import CommandLine, Job, Jobs, wait_for
-from support.fake_gpu import FakeGpu, fake_gpu
+from support.fake_gpu import Card, FakeGpu, fake_gpu
 from support.jobs import state
 from support.shapes import Shape, started
 
 CutOff = Callable[..., subprocess.CompletedProcess[str]]
 Paused = Callable[..., subprocess.Popen[str]]
 Start = Callable[..., AbstractContextManager[Shape]]
-GPU_STEPS = 120
 _PROGRAM = Path(__file__).parents[1] / "support" / "cut_off.py"
 
 
@@ -100,11 +100,28 @@ def gpu(tmp_path: Path, ckptctl: CommandLine, branch: int) -> Iterator[FakeGpu]:
 
 @pytest.fixture
 def train(gpu: FakeGpu, start_job: Jobs) -> Callable[..., Job]:
-    """`train("--bytes", "4096")` starts the training program on the fake GPU and waits for its first steps."""
+    """`train("--bytes", "4096")` starts the training program on the fake GPU, endless, and waits for some steps."""
 
     def start(*options: str) -> Job:
-        job = start_job(gpu.training(GPU_STEPS, *options), environment=gpu.environment)
+        job = start_job(gpu.training(1_000_000, *options), environment=gpu.environment)
         job.wait_for_lines(5)
         return job
 
     return start
+
+
+@pytest.fixture
+def assert_undisturbed(gpu: FakeGpu) -> Callable[[Job], None]:
+    """`assert_undisturbed(job)`: it goes on, and its log is that of a run to which nothing was done; ends the job."""
+
+    def check(job: Job) -> None:
+        gpu.set_faults()
+        job.wait_for_lines(len(job.lines()) + 5)
+        job.kill()
+        lines = job.lines()
+        gpu.set_cards(Card())
+        twin = [*gpu.training(len(lines), "--pause", "0")]
+        done = subprocess.run(twin, env={**os.environ, **gpu.environment}, capture_output=True, text=True, check=True)
+        assert lines == done.stdout.splitlines()
+
+    return check

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.requires_criu, pytest.mark.requires_fake_gpu]
 STEPS = 120
 TWO = (Card(number=1), Card(number=2))
 Start = Callable[..., Job]
+Judge = Callable[[Job], None]
 
 
 class Tree:
@@ -42,7 +43,7 @@ class Tree:
 def plant(gpu: FakeGpu, start_job: Jobs) -> Callable[[], Tree]:
     """`plant()` starts a tree of three on a machine with two GPUs."""
     gpu.set_cards(*TWO)
-    words = gpu.training(STEPS, "--cpu-parent", "2", "--gpu", "1", "--pause", "0.02")
+    words = gpu.training(STEPS, "--cpu-parent", "2", "--gpu", "1", "--pause", "0.04")
     return lambda: Tree(start_job(words, environment=gpu.environment))
 
 
@@ -56,16 +57,16 @@ def utility_only(gpu: FakeGpu, ckptctl: CommandLine, tmp_path: Path) -> None:
     ckptctl.environment["PATH"] = f"{gpu.bin}:{ckptctl.environment['PATH']}"
 
 
-def test_one_process_comes_back_with_its_device_memory(train: Start, ckptctl: CommandLine) -> None:
-    undisturbed, job = train(), train()
+def test_one_process_comes_back_with_its_device_memory(
+    train: Start, ckptctl: CommandLine, assert_undisturbed: Judge
+) -> None:
+    job = train()
     dumped = ckptctl("dump", "--pid", str(job.pid), "--cuda", "--json").check().document["result"]
     assert not job.running()
     assert [timing["action"] for timing in dumped["gpu"]["timings"]] == ["lock", "checkpoint"]
     restored = ckptctl("restore", "latest", "--json").check().document["result"]
     assert [timing["action"] for timing in restored["gpu_timings"]] == ["restore", "unlock"]
-    job.wait_gone()
-    undisturbed.wait_status()
-    assert job.stdout.read_text() == undisturbed.stdout.read_text()
+    assert_undisturbed(job)
 
 
 def test_without_the_flag_gpu_use_is_detected(train: Start, ckptctl: CommandLine) -> None:
@@ -77,15 +78,15 @@ def test_without_the_flag_gpu_use_is_detected(train: Start, ckptctl: CommandLine
     job.wait_for_lines(len(job.lines()) + 5)
 
 
-def test_left_running_it_goes_on_and_can_be_restored(train: Start, ckptctl: CommandLine) -> None:
-    undisturbed, job = train(), train()
+def test_left_running_it_goes_on_and_can_be_restored(
+    train: Start, ckptctl: CommandLine, assert_undisturbed: Judge
+) -> None:
+    job = train()
     ckptctl("dump", "--pid", str(job.pid), "--cuda", "--leave-running").check()
     job.wait_for_lines(len(job.lines()) + 10)
     job.kill()
     ckptctl("restore", "latest").check()
-    job.wait_gone()
-    undisturbed.wait_status()
-    assert job.stdout.read_text() == undisturbed.stdout.read_text()
+    assert_undisturbed(job)
 
 
 def test_with_leave_running_the_gpu_goes_on_before_anything_slow_is_done(train: Start, ckptctl: CommandLine) -> None:
@@ -210,13 +211,13 @@ def test_a_program_that_only_loaded_the_library_needs_no_driver(
 
 
 @pytest.mark.parametrize("branch", [570, 590, 610, 615])
-def test_every_driver_from_570_on_does_without_a_map(train: Start, ckptctl: CommandLine) -> None:
-    undisturbed, job = train(), train()
+def test_every_driver_from_570_on_does_without_a_map(
+    train: Start, ckptctl: CommandLine, assert_undisturbed: Judge
+) -> None:
+    job = train()
     ckptctl("dump", "--pid", str(job.pid), "--cuda").check()
     ckptctl("restore", "latest", "--gpu-map", "0=0").check()
-    job.wait_gone()
-    undisturbed.wait_status()
-    assert job.stdout.read_text() == undisturbed.stdout.read_text()
+    assert_undisturbed(job)
 
 
 FORKED = "--fork-worker"
@@ -246,9 +247,11 @@ def test_without_a_job_file_they_are_refused_on_590_too(train: Start, ckptctl: C
 
 
 @pytest.mark.parametrize("branch", [590])
-def test_with_a_job_file_they_are_saved_from_590_on(gpu: FakeGpu, start_job: Jobs, ckptctl: CommandLine) -> None:
-    words = [str(gpu.bin / "cuda-checkpoint"), "--launch-job", *gpu.training(STEPS, FORKED)]
-    undisturbed, job = (start_job(words, environment=gpu.environment) for _ in range(2))
+def test_with_a_job_file_they_are_saved_from_590_on(
+    gpu: FakeGpu, start_job: Jobs, ckptctl: CommandLine, assert_undisturbed: Judge
+) -> None:
+    words = [str(gpu.bin / "cuda-checkpoint"), "--launch-job", *gpu.training(1_000_000, FORKED)]
+    job = start_job(words, environment=gpu.environment)
     job.wait_for_lines(5)
     child = next(pid for pid in job.processes() if pid != job.pid)
     assert any(
@@ -259,9 +262,7 @@ def test_with_a_job_file_they_are_saved_from_590_on(gpu: FakeGpu, start_job: Job
     assert report["gpu"]["pids"] == [job.pid]
     assert report["gpu"]["workers"] == 1
     ckptctl("restore", "latest").check()
-    wait_for(lambda: len(job.lines()) == STEPS, 60, "the last step")
-    undisturbed.wait_for_lines(STEPS)
-    assert job.stdout.read_text() == undisturbed.stdout.read_text()
+    assert_undisturbed(job)
 
 
 def test_a_stopped_gpu_job_is_refused_and_told_why(train: Start, ckptctl: CommandLine) -> None:
@@ -282,7 +283,7 @@ def test_a_stopped_child_without_the_gpu_is_no_obstacle(gpu: FakeGpu, start_job:
         "os.kill(idle.pid, signal.SIGSTOP)\n"
         "subprocess.run(sys.argv[1:])\n"
     )
-    job = start_job(python(code, *gpu.training(STEPS)), environment=gpu.environment)
+    job = start_job(python(code, *gpu.training(1_000_000)), environment=gpu.environment)
     job.wait_for_lines(5)
     report = ckptctl.json("dump", "--pid", str(job.pid), "--cuda")["result"]
     assert (report["processes"], len(report["gpu"]["pids"])) == (3, 1)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +68,10 @@ class FakeGpu:
     def bin(self) -> Path:
         """The folder with cuda-checkpoint, for $PATH."""
         return self.libraries / "bin"
+
+    def with_driver(self, driver: int) -> FakeGpu:
+        """The same machine with another driver branch."""
+        return replace(self, libraries=build(driver))
 
     def set_cards(self, *cards: Card) -> None:
         """Make these the GPUs of the machine from now on."""
