@@ -17,7 +17,7 @@ from ckptctl.preflight.finding import Level, blockers
 from ckptctl.preflight.tree import findings
 from ckptctl.process.control import taken
 from ckptctl.process.tree import read_tree
-from support import Jobs, wait_for
+from support import CommandLine, Jobs, wait_for
 from support.plain_criu import PlainCriu, goes_on, restored
 from support.shapes import started
 
@@ -143,16 +143,19 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_what_is_predicted_comes_true(row: Row, start_job: Jobs, criu: Path, tmp_path: Path) -> None:
-    machine = read_machine()
+def test_what_is_predicted_comes_true(
+    row: Row, start_job: Jobs, ckptctl: CommandLine, criu: Path, tmp_path: Path
+) -> None:
     with started(start_job, row.shape, *row.words.split(), prefix=row.prefix.split()) as shape:
         shape.wait_steps(3)
-        tree = read_tree(shape.pid)
-        found = findings(tree, machine)
-        assert {finding.check for finding in found if finding.level is not Level.OK} == set(row.checks)
-        assert bool(blockers(found)) == (row.outcome is Outcome.FAILS)
-        assert all(finding.remedy for finding in found if finding.level is not Level.OK)
+        ended = ckptctl("check", "--pid", str(shape.pid), "--json")
+        answer = ended.check(5 if row.outcome is Outcome.FAILS else 0).document["result"]
+        amiss = [finding for finding in answer["findings"] if finding["level"] != "ok"]
+        assert {finding["check"] for finding in amiss} == set(row.checks)
+        assert answer["ready"] == (row.outcome is not Outcome.FAILS)
+        assert all(finding["remedy"] for finding in amiss)
 
+        tree, machine = read_tree(shape.pid), read_machine()
         succeeded = restored(PlainCriu(criu, tmp_path), shape, choose_options(tree, machine))
         assert succeeded == (row.outcome is not Outcome.FAILS)
         if succeeded:

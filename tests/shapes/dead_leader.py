@@ -1,11 +1,11 @@
-"""A process whose first thread has ended while another goes on."""
+"""A process whose first thread has ended while another goes on; with --joined it waits for that one."""
 
 import threading
 import time
 
 from shape import arguments, libc, run
 
-options = arguments()
+options = arguments(lambda parser: parser.add_argument("--joined", action="store_true"))
 
 
 def work() -> None:
@@ -14,4 +14,5 @@ def work() -> None:
 
 
 threading.Thread(target=work).start()
-libc.syscall(60, 0)
+if not options.joined:
+    libc.syscall(60, 0)

@@ -47,6 +47,7 @@ Start = Callable[..., AbstractContextManager[Shape]]
 def test_a_shape_goes_on_as_if_nothing_had_happened(words: str, start_shape: Start, ckptctl: CommandLine) -> None:
     with start_shape(*words.split()) as shape:
         shape.wait_steps(10)
+        assert ckptctl.json("check", "--pid", str(shape.pid))["result"]["ready"]
         ckptctl("dump", "--pid", str(shape.pid)).check()
         at_the_dump = shape.steps()
         assert not shape.job.running(), "the job was to end"
