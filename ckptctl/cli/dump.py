@@ -16,7 +16,7 @@ from ckptctl.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
     from ckptctl.app import App
-    from ckptctl.snapshot.dump import DumpReport, FolderTarget, StoreTarget
+    from ckptctl.snapshot.dump_request import DumpReport, FolderTarget, StoreTarget
     from ckptctl.store.manifest import Progress
 
 STATUSES: Final = (
@@ -86,13 +86,14 @@ def dump(
     The job ends once the snapshot is complete and on the disk, or goes on at once with --leave-running.
     Whatever goes wrong before that, it runs on.
     """
-    from ckptctl.snapshot import dump as action
+    from ckptctl.snapshot.dump import dump as save
+    from ckptctl.snapshot.dump_request import DumpRequest
     from ckptctl.snapshot.gpu import Use
 
     manner = Manner(json, quiet, verbose)
     metrics = dict(parse_metric(text) for text in metric or ())
     with session(manner, store=store, lock_wait=lock_wait) as app:
-        request = action.DumpRequest(
+        request = DumpRequest(
             pid=pid,
             target=_target(app, to, run),
             leave_running=leave_running,
@@ -104,7 +105,7 @@ def dump(
             gpu_lock_timeout_s=parse_duration(gpu_timeout),
             criu_options=tuple(criu_option or ()),
         )
-        report = action.dump(request, app.services)
+        report = save(request, app.services)
     return emit(manner, "dump", report, _words(report))
 
 
@@ -139,7 +140,7 @@ def parse_tag(text: str) -> str:
 
 
 def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderTarget:
-    from ckptctl.snapshot.dump import FolderTarget, StoreTarget
+    from ckptctl.snapshot.dump_request import FolderTarget, StoreTarget
 
     if to is None:
         return StoreTarget(app.store(), run)

@@ -14,7 +14,7 @@ from ckptctl.output import text
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from ckptctl.snapshot.restore import RestoreReport
+    from ckptctl.snapshot.restore_request import RestoreReport
 
 STATUSES: Final = (
     "Exit status: 0 runs again; 2 usage; 4 no such snapshot; 5 something stands in the way; 9 failed; 10 store; "
@@ -75,8 +75,8 @@ def restore(
     Without --wait it runs on by itself. Whatever goes wrong before it runs, everything is put back as it was.
     """
     from ckptctl.cuda.gpu_map import parse_wish
-    from ckptctl.snapshot.restore import RestoreRequest
     from ckptctl.snapshot.restore import restore as bring_back
+    from ckptctl.snapshot.restore_request import RestoreRequest
     from ckptctl.snapshot.rollback import Mode
     from ckptctl.snapshot.select import choose
     from ckptctl.snapshot.supervise import Supervisor

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu import choice, namespaces
@@ -18,73 +16,23 @@ from ckptctl.events import Caution, Progress
 from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
+from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
 from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, later, space, standing
 from ckptctl.snapshot.alone import alone_with
-from ckptctl.snapshot.outcome import JobLost, JobState, Outcome
+from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
+from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
 from ckptctl.store import journal, links, locks, names, staging
 from ckptctl.store.journal import Action, JournalEntry, Phase
-from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.layout import SnapshotFolder
 
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
     from ckptctl.snapshot import describe
     from ckptctl.store import manifest
-
-
-@dataclass(frozen=True, slots=True)
-class StoreTarget:
-    """The snapshot goes to a store; the run's name is made from the job's command line where it is None."""
-
-    store: Store
-    run: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FolderTarget:
-    """The snapshot becomes this folder, which must be empty or missing."""
-
-    folder: Path
-
-
-@dataclass(frozen=True, slots=True)
-class DumpRequest:
-    """What is asked for. `criu_options` are further words for criu, for the day our choice is wrong.
-
-    `gpu_lock_timeout_s` is how long work that was given to a GPU may take to come to its end.
-    """
-
-    pid: int
-    target: StoreTarget | FolderTarget
-    leave_running: bool = False
-    progress: manifest.Progress | None = None
-    tags: tuple[str, ...] = ()
-    note: str | None = None
-    keep_environment: bool = False
-    cuda: gpu.Use = gpu.Use.DETECT
-    gpu_lock_timeout_s: float = 60.0
-    criu_options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DumpReport:
-    """A dump that succeeded. Times are in seconds; `frozen_s` is CRIU's own figure for the job's pause."""
-
-    id: str
-    run: str
-    folder: Path
-    outcome: Outcome
-    processes: int
-    image_bytes: int
-    frozen_s: float
-    timings: tuple[Timing, ...]
-    criu: str
-    options: tuple[manifest.CriuOption, ...]
-    gpu: manifest.Gpu | None
-    warnings: tuple[str, ...]
 
 
 def dump(request: DumpRequest, services: Services) -> DumpReport:
@@ -391,30 +339,17 @@ class _Dump:
         return standing.outcome_of(root.id, stopped_before=root.state is State.STOPPED)
 
     def _with_outcome(self, error: CkptctlError) -> CkptctlError:
-        """The same error, saying what became of the job; another one where the job was lost by it."""
         if not hasattr(self, "tree"):
+            with suppress(NoSuchProcess):
+                error.outcome = standing.outcome_of(identify(self.request.pid), stopped_before=True).sentence
             return error
-        if self.gpu_failure:
-            return JobLost(
-                f"The dump failed ({error.message}), and so did giving the job its GPU memory back: "
-                f"{self.gpu_failure.message}",
-                hint=self.gpu_failure.hint,
-                details={**error.details, **self.gpu_failure.details},
-                outcome=self.gpu_failure.outcome or self._outcome().sentence,
-            )
-        outcome = self._outcome()
         committed = self.staging is not None and staging.is_committed(self.staging)
-        if self.record is None or (outcome.state in (JobState.RUNNING, JobState.LEFT_STOPPED) and not committed):
-            error.outcome = outcome.sentence
-            return error
-        if committed:
-            error.outcome = f"The snapshot {self._staged().final.path} is complete. {outcome.sentence}"
-            return error
-        return JobLost(
-            f"The dump failed, and the job does not run: {error.message}",
-            hint="Run `ckptctl recover` to let it run on." if outcome.state is JobState.STOPPED else error.hint,
-            details=error.details,
-            outcome=outcome.sentence,
+        return after_failed_dump(
+            error,
+            self._outcome(),
+            touched=self.record is not None,
+            snapshot=self._staged().final.path if committed else None,
+            gpu_failure=self.gpu_failure,
         )
 
     def _report(self) -> DumpReport:

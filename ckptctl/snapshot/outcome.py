@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from ckptctl.errors import CkptctlError, ExitStatus
 
@@ -32,3 +33,37 @@ class JobLost(CkptctlError):
 
     code = "E_JOB_LOST"
     exit_status = ExitStatus.PROCESS_LOST
+
+
+def after_failed_dump(
+    error: CkptctlError,
+    outcome: Outcome,
+    *,
+    touched: bool,
+    snapshot: Path | None,
+    gpu_failure: CkptctlError | None,
+) -> CkptctlError:
+    """The error of a dump, saying what became of the job; a JobLost where the job was lost by the dump.
+
+    `touched`: the dump had come so far that it changed something. `snapshot` is where it was committed before it
+    failed, `gpu_failure` why the job could not be given its GPU memory back.
+    """
+    if gpu_failure is not None:
+        return JobLost(
+            f"The dump failed ({error.message}), and so did giving the job its GPU memory back: {gpu_failure.message}",
+            hint=gpu_failure.hint,
+            details={**error.details, **gpu_failure.details},
+            outcome=gpu_failure.outcome or outcome.sentence,
+        )
+    if snapshot is not None:
+        error.outcome = f"The snapshot {snapshot} is complete. {outcome.sentence}"
+    elif not touched or outcome.state in (JobState.RUNNING, JobState.LEFT_STOPPED):
+        error.outcome = outcome.sentence
+    else:
+        return JobLost(
+            f"The dump failed, and the job does not run: {error.message}",
+            hint="Run `ckptctl recover` to let it run on." if outcome.state is JobState.STOPPED else error.hint,
+            details=error.details,
+            outcome=outcome.sentence,
+        )
+    return error

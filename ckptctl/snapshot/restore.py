@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,6 @@ from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
 from ckptctl.criu.restore import InheritedFd, Parent
 from ckptctl.cuda.driver import CheckpointDriver
-from ckptctl.cuda.gpu_map import Wish
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.files import make_private_folder
@@ -28,13 +26,13 @@ from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import ends, gpu_return, kept, returned, rollback, tails
 from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.outcome import JobState, Outcome
+from ckptctl.snapshot.restore_request import Restored, RestoreReport, RestoreRequest, Rolled
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import tree_processes
 from ckptctl.snapshot.steps import Step, Timing, run_steps
 from ckptctl.snapshot.verify import verify
 from ckptctl.store import journal, locks, names
 from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
-from ckptctl.store.layout import SnapshotFolder, Store
 from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 
 OVERLAY: Final = "images"
@@ -53,63 +51,6 @@ class SnapshotDamaged(CkptctlError):
 
     code = "E_SNAPSHOT_DAMAGED"
     exit_status = ExitStatus.INTEGRITY
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
-    """What is asked for; the manifest is that of the snapshot, `store` the one in which it is, if any.
-
-    `verified`: every byte was read already, to choose it.
-
-    `attached`: the caller stays and supervises the job.
-    """
-
-    folder: SnapshotFolder
-    manifest: Manifest
-    store: Store | None = None
-    verified: bool = False
-    files: rollback.Mode = rollback.Mode.ROLL_BACK
-    new_pid_namespace: bool = False
-    attached: bool = False
-    gpu_map: tuple[Wish, ...] = ()
-    criu_options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Rolled:
-    """A file that was put back to its size at the dump; what was behind it is in `tail`."""
-
-    path: Path
-    size_bytes: int
-    cut_bytes: int
-    tail: Path
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreReport:
-    """A job that runs again; `pid` is its root here, which differs from the one inside a new PID namespace."""
-
-    id: str
-    run: str
-    folder: Path
-    pid: int
-    outcome: Outcome
-    processes: int
-    rolled_back: tuple[Rolled, ...]
-    reconnected: tuple[str, ...]
-    restore_s: float
-    timings: tuple[Timing, ...]
-    gpu_timings: tuple[CudaTiming, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The report, and for an attached caller the child to wait for (see `supervise`)."""
-
-    report: RestoreReport
-    root: ProcessId
-    child: Child | None
 
 
 def restore(request: RestoreRequest, services: Services) -> Restored:

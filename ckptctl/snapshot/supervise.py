@@ -12,7 +12,7 @@ from typing import Final
 from ckptctl.interrupt import STOPPING_SIGNALS
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot.restore import Restored
+from ckptctl.snapshot.restore_request import Restored
 
 _OTHERS: Final = (
     signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH,
