@@ -65,13 +65,14 @@ class SignalInterrupt:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Catch the signals in this block (main thread only), then put the former handlers back."""
+        """Catch the signals in this block (main thread only), then put the former handlers back, if none has come."""
         former = {number: signal.signal(number, self._note) for number in STOPPING_SIGNALS}
         try:
             yield
         finally:
             for number, handler in former.items():
-                signal.signal(number, handler)
+                # Once one has come the command only says how it ended, and an impatient second one must not cut that off.
+                signal.signal(number, handler if self._received is None else signal.SIG_IGN)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._received = self._received or signal.Signals(number)
