@@ -50,8 +50,8 @@ class CudaFacts:
 
     @property
     def present(self) -> bool:
-        """Whether anything here is about a GPU of NVIDIA."""
-        return bool(self.module or self.hardware or self.devices or self.nvml.driver)
+        """Whether there is a GPU of NVIDIA. Nodes in /dev alone are none: images of containers hold them too."""
+        return bool(self.module or self.hardware or self.nvml.driver)
 
 
 def read_cuda(environment: Mapping[str, str], limit_s: float, root: Path = Path("/")) -> CudaFacts:

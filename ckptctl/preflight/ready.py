@@ -25,6 +25,7 @@ CHECKS: Final[tuple[MachineCheck, ...]] = (
 GROUPS: Final = tuple(dict.fromkeys(check.group for check in CHECKS))
 # Those that need nothing but what a dump or a restore has read anyway.
 _ESSENTIAL: Final = frozenset({"privileges", "tracing", "criu", "criu-kernel"})
+_ESSENTIAL_TO_RESTORE: Final = _ESSENTIAL | {"restore-privileges"}
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
@@ -38,9 +39,10 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def essentials(machine: Machine, program: Criu, now: datetime) -> tuple[Finding, ...]:
-    """What stands in the way of every dump and restore, by what these have read anyway: this user's rights, and this
-    criu on this kernel. Costs nothing; empty where all is well."""
+def essentials(machine: Machine, program: Criu, now: datetime, *, restoring: bool = False) -> tuple[Finding, ...]:
+    """What stands in the way of every dump, or of every restore, by what these have read anyway: this user's rights,
+    and this criu on this kernel. Costs nothing; empty where all is well."""
+    names = _ESSENTIAL_TO_RESTORE if restoring else _ESSENTIAL
     unasked = Unknown("It was not asked.")
     facts = Facts(
         clock=Clock(now, None),
@@ -54,4 +56,4 @@ def essentials(machine: Machine, program: Criu, now: datetime) -> tuple[Finding,
         cuda=unasked,
         slurm=unasked,
     )
-    return blockers(tuple(one for check in CHECKS if check.name in _ESSENTIAL for one in check.findings(facts)))
+    return blockers(tuple(one for check in CHECKS if check.name in names for one in check.findings(facts)))

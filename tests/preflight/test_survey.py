@@ -185,3 +185,7 @@ def test_what_a_dump_begins_with_needs_no_survey() -> None:
     assert [one.check for one in ready.essentials(newer, old, NOW)] == ["criu", "criu-kernel"]
     powerless = replace(read_machine(), capabilities=frozenset(), ptrace_scope=3)
     assert {one.check for one in ready.essentials(powerless, criu, NOW)} == {"privileges", "tracing"}
+    unconnected = replace(machine, capabilities=machine.capabilities - {"CAP_NET_ADMIN"})
+    assert ready.essentials(unconnected, criu, NOW) == ()
+    found = ready.essentials(unconnected, criu, NOW, restoring=True)
+    assert [one.check for one in found] == ["restore-privileges"]
