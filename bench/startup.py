@@ -50,17 +50,19 @@ def seconds(argv: Sequence[str], environment: Mapping[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def imports(argv: Sequence[str], environment: Mapping[str, str]) -> dict[str, int]:
+def imports(argv: Sequence[str], environment: Mapping[str, str], statuses: Sequence[int] = (0,)) -> dict[str, int]:
     """Module → microseconds that its import took, those of what it imports included."""
     done = subprocess.run(
         argv,
-        check=True,
+        check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**environment, "PYTHONPROFILEIMPORTTIME": "1"},
     )
+    if done.returncode not in statuses:
+        raise subprocess.CalledProcessError(done.returncode, argv, stderr=done.stderr)
     rows = re.findall(r"^import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)$", done.stderr, re.MULTILINE)
     return {module: int(microseconds) for microseconds, module in rows}
 
