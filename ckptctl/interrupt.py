@@ -71,7 +71,7 @@ class SignalInterrupt:
             yield
         finally:
             for number, handler in former.items():
-                # Once one has come the command only says how it ended, and an impatient second one must not cut that off.
+                # Once one has come the command only says how it ended: an impatient second one must not cut that off.
                 signal.signal(number, handler if self._received is None else signal.SIG_IGN)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
