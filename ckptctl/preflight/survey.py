@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -21,6 +21,7 @@ from ckptctl.host.confinement import Confinement, read_confinement
 from ckptctl.host.kernel import Kernel, read_kernel
 from ckptctl.host.limits import Limits, read_limits
 from ckptctl.host.machine import Machine, read_machine
+from ckptctl.host.orphans import count_unreaped
 from ckptctl.host.place import Mount, Place, mount_of, place_from
 from ckptctl.preflight.cluster_facts import SlurmFacts, read_slurm
 from ckptctl.preflight.criu_facts import CriuFacts, read_criu
@@ -82,7 +83,7 @@ def gather(inquiry: Inquiry) -> Facts:
     kernel = _Asked("the kernel", read_kernel)
     confinement = _Asked("the security modules", read_confinement)
     limits = _Asked("the limits", read_limits)
-    machine = _Asked("the machine", read_machine)
+    machine = _Asked("the machine", _machine)
     deadline = time.monotonic() + limit_s + _MARGIN_S
     where = place.answer(deadline)
     return Facts(
@@ -123,6 +124,14 @@ class _Asked(Generic[T]):
         if self._answer:
             return self._answer[0]
         return Unknown(f"Nothing was heard about {self._about} within {time.monotonic() - self._began:.0f} s.")
+
+
+def _machine() -> Machine:
+    """A process that ends at this moment is a zombie too: only one that stays so tells of a process 1 that reaps none."""
+    machine = read_machine()
+    if not machine.first_process.zombies:
+        return machine
+    return replace(machine, first_process=replace(machine.first_process, zombies=count_unreaped()))
 
 
 def _place(store: Path, limit_s: float) -> Place:
