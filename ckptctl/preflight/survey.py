@@ -127,7 +127,7 @@ class _Asked(Generic[T]):
 
 
 def _machine() -> Machine:
-    """A process that ends at this moment is a zombie too: only one that stays so tells of a process 1 that reaps none."""
+    """A process that ends at this moment is a zombie too: only one that stays so is left by process 1."""
     machine = read_machine()
     if not machine.first_process.zombies:
         return machine
