@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from ckptctl.errors import CkptctlError, ExitStatus
 
@@ -21,16 +22,15 @@ class Level(Enum):
 class Finding:
     """The result of one check.
 
-    `check` and `group` are stable names. `remedy` says what to do, None where nothing is to be done. `data` are
-    facts for machines, as names and values.
+    `data` are facts for machines, as names and values.
     """
 
-    check: str
-    group: str
-    level: Level
-    summary: str
-    remedy: str | None = None
-    data: tuple[tuple[str, str], ...] = ()
+    check: Annotated[str, "the name of the check; it stays the same from version to version"]
+    group: Annotated[str, "what the check is about; stable too"]
+    level: Annotated[Level, "an error stands in the way, a warning may spoil it later, skipped could not be judged"]
+    summary: Annotated[str, "a sentence for people; it may change"]
+    remedy: Annotated[str | None, "what to do; null where nothing is to be done"] = None
+    data: Annotated[tuple[tuple[str, str], ...], "facts by name, all as strings"] = ()
 
 
 def blockers(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

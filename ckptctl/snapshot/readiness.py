@@ -68,7 +68,59 @@ DAMAGE: Final = Described(
     "A damaged snapshot cannot be restored.",
     "Restore another one: `ckptctl list` shows what there is, `backup` is the one before the latest.",
 )
-DESCRIBED: Final = (OWN_TREE, SPACE, GPU_INTERFACE, HOST_MEMORY, PIDS, DAMAGE)
+# Those whose sentences all come from elsewhere: `snapshot.gpu`, `snapshot.rollback`, `snapshot.kept`.
+_ELSEWHERE: Final = (
+    Described(
+        "gpu-inherited",
+        "gpu",
+        "A process that inherited the GPU's devices without using CUDA keeps them: criu could not save it.",
+        "Use driver 590 or newer and start the job by `cuda-checkpoint --launch-job`; or let workers start by spawn or"
+        " forkserver; or use num_workers=0.",
+    ),
+    Described(
+        "file-missing",
+        "files",
+        "A file that the job had open is opened again by its path.",
+        "Put it back; it must exist under that path.",
+    ),
+    Described(
+        "file-replaced",
+        "files",
+        "What was a regular file must be one again.",
+        "Put the file back that was there at the dump.",
+    ),
+    Described(
+        "file-shrunk",
+        "files",
+        "A file that is shorter than at the dump has lost what the job wrote.",
+        "Put back the file of the dump, or accept what is there with --files keep.",
+    ),
+    Described(
+        "file-grown",
+        "files",
+        "A file that has grown holds lines that the job will write again.",
+        "Let it be put back, with the rest kept aside: --files roll-back; or leave it: --files keep.",
+    ),
+    Described(
+        "file-kept",
+        "files",
+        "A file that is kept as it is may hold lines twice.",
+        "Leave out --files keep.",
+    ),
+    Described(
+        "file-in-use",
+        "files",
+        "A file that somebody else writes to or has open is not put back under their hands.",
+        "End that process first, or leave the file as it is with --files keep.",
+    ),
+    Described(
+        "file-not-in-memory",
+        "files",
+        "A file that was in memory (tmpfs) at the dump is put back into memory only.",
+        "Mount a tmpfs there.",
+    ),
+)
+DESCRIBED: Final = (OWN_TREE, SPACE, GPU_INTERFACE, HOST_MEMORY, PIDS, DAMAGE, *_ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)
