@@ -22,7 +22,7 @@ from ckptctl.host.kernel import Kernel, read_kernel
 from ckptctl.host.limits import Limits, read_limits
 from ckptctl.host.machine import Machine, read_machine
 from ckptctl.host.orphans import count_unreaped
-from ckptctl.host.place import Mount, Place, mount_of, place_from
+from ckptctl.host.place import Mount, Place, mount_of, place_from, read_place
 from ckptctl.preflight.cluster_facts import SlurmFacts, read_slurm
 from ckptctl.preflight.criu_facts import CriuFacts, read_criu
 from ckptctl.preflight.cuda_facts import CudaFacts, read_cuda
@@ -135,7 +135,11 @@ def _machine() -> Machine:
 
 
 def _place(store: Path, limit_s: float) -> Place:
-    said = command.run(command.python_module("ckptctl.host.place", str(store)), timeout_s=limit_s)
+    try:
+        said = command.run(command.python_module("ckptctl.host.place", str(store)), timeout_s=limit_s)
+    except command.CommandMissing:
+        # This user may not start our Python anew: then it is this thread that would hang.
+        return read_place(store)
     return place_from(said.stdout)
 
 
