@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -15,23 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpu_proof import command_line
+from gpu_proof.context import Context, criu, programs
 from gpu_proof.raw import RawDriver
 from gpu_proof.targets import Target, raw_program, start, training
 
 LOCK_MS: Final = 30_000
-_CLI: Final = "from ckptctl.cli.main import console; console()"
-
-
-@dataclass(frozen=True)
-class Context:
-    """The folder of a part, where its rows go as they are found, so that a part that is stopped keeps them."""
-
-    work: Path
-    gib: tuple[float, ...]
-
-    def row(self, what: str, value: object, proven: bool | None = None) -> None:
-        with (self.work / "rows").open("a") as file:
-            file.write(json.dumps([what, str(value), proven]) + "\n")
 
 
 @dataclass(frozen=True)
@@ -69,13 +57,13 @@ def facts(context: Context) -> None:
             context.row(feature.value, "yes" if supports(version, feature) else "no")
     choice = choose(os.environ["PATH"])
     context.row("way to the driver", choice.reason, choice.driver is not None)
-    criu = subprocess.run([_criu(), "check"], capture_output=True, text=True)
-    context.row("criu check", (criu.stdout + criu.stderr).strip()[-200:], criu.returncode == 0)
+    checked = subprocess.run([criu(), "check"], capture_output=True, text=True)
+    context.row("criu check", (checked.stdout + checked.stderr).strip()[-200:], checked.returncode == 0)
 
 
 def states(context: Context) -> None:
     """The state machine as the driver keeps it, on a PyTorch process where there is one."""
-    for name, argv in _programs(1_000_000):
+    for name, argv in programs(1_000_000):
         raw = RawDriver()
         target = start(argv, context.work / name)
         pid = target.pid
@@ -168,15 +156,15 @@ def images(context: Context) -> None:
     from ckptctl.cuda.choice import choose
 
     driver = choose(os.environ["PATH"]).require()
-    for name, argv in _programs(250):
+    for name, argv in programs(250):
         undisturbed = start(argv, context.work / f"{name}-undisturbed")
+        if driver.restore_thread(undisturbed.pid) is None:
+            context.row(name, "does not use the GPU here: skipped")
+            undisturbed.kill()
+            continue
         undisturbed.wait_gone()
         folder = context.work / name
         target = start(argv, folder, first_lines=40)
-        if driver.restore_thread(target.pid) is None:
-            context.row(name, "does not use the GPU here: skipped")
-            target.kill()
-            continue
         driver.lock(target.pid, LOCK_MS)
         driver.checkpoint(target.pid)
         context.row(f"{name}: GPU devices left", target.gpu_descriptors())
@@ -198,7 +186,7 @@ def _dump_and_restore(context: Context, name: str, target: Target, folder: Path)
         empty.mkdir(exist_ok=True)
         log = folder.parent / f"{action}.log"
         began = time.monotonic()
-        words = [_criu(), action, "--images-dir", str(folder), "--log-file", str(log), "-v4", "--libdir", str(empty)]
+        words = [criu(), action, "--images-dir", str(folder), "--log-file", str(log), "-v4", "--libdir", str(empty)]
         words += ["--file-locks", "--link-remap", "--ghost-limit", "200M", *options]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         seconds = time.monotonic() - began
@@ -211,27 +199,6 @@ def _dump_and_restore(context: Context, name: str, target: Target, folder: Path)
         if action == "dump":
             target.wait_gone()
     return True
-
-
-def sizes(context: Context) -> None:
-    """Dump and restore of much device memory, phase by phase."""
-    from ckptctl.cuda.choice import choose
-
-    driver = choose(os.environ["PATH"]).require()
-    for gib in sorted(context.gib)[:2]:
-        name = f"{gib:g} GiB"
-        target = start(raw_program(gib), context.work / f"{gib:g}")
-        for act in (lambda pid: driver.lock(pid, LOCK_MS), driver.checkpoint):
-            act(target.pid)
-        if _dump_and_restore(context, name, target, context.work / f"{gib:g}" / "images"):
-            began = time.monotonic()
-            driver.restore(target.pid)
-            driver.unlock(target.pid)
-            context.row(f"{name}: CUDA restore and unlock", f"{time.monotonic() - began:.2f} s", target.goes_on())
-        target.kill()
-        for file in (context.work / f"{gib:g}" / "images").iterdir():
-            file.unlink()
-    driver.close()
 
 
 def rollback(context: Context) -> None:
@@ -321,67 +288,11 @@ def workers(context: Context) -> None:
     folder = context.work / "target" / "images"
     folder.mkdir()
     log = folder / "dump.log"
-    words = [_criu(), "dump", "--images-dir", str(folder), "--log-file", str(log), "-v4", "--tree", str(target.pid)]
+    words = [criu(), "dump", "--images-dir", str(folder), "--log-file", str(log), "-v4", "--tree", str(target.pid)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
     errors = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
     context.row(f"criu dump (status {done.returncode})", " | ".join(errors[:2]))
     driver.close()
-
-
-def command_line(context: Context) -> None:
-    """ckptctl itself: dump and restore, --leave-running, and a dump that fails."""
-    said = _ckptctl(context, "dump", "--help")
-    if said.returncode or "--cuda" not in said.stdout:
-        context.row("ckptctl dump --cuda", "not there in this version: skipped")
-        return
-    for name, argv in _programs(250):
-        undisturbed = start(argv, context.work / f"{name}-undisturbed")
-        undisturbed.wait_gone()
-        target = start(argv, context.work / name, first_lines=20)
-        pid = str(target.pid)
-        first, second = str(context.work / f"{name}-running"), str(context.work / f"{name}-ended")
-        _step(
-            context, f"{name}: dump --leave-running", "dump", "--pid", pid, "--cuda", "--leave-running", "--to", first
-        )
-        context.row(f"{name}: goes on meanwhile", "", target.goes_on())
-        if _step(context, f"{name}: dump", "dump", "--pid", pid, "--cuda", "--to", second):
-            target.wait_gone()
-            _step(context, f"{name}: restore", "restore", second)
-            target.wait_lines(250, 60)
-            same = target.lines() == undisturbed.lines()
-            context.row(f"{name}: log equals that of an undisturbed run", f"{len(target.lines())} lines", same)
-        target.kill()
-    target = start(raw_program(0.01), context.work / "failing")
-    broken = context.work / "broken-criu"
-    broken.write_text(f'#!/bin/sh\n[ "$1" = dump ] && exit 1\nexec {_criu()} "$@"\n')
-    broken.chmod(0o755)
-    os.environ["CKPTCTL_CRIU"] = str(broken)
-    done = _ckptctl(context, "dump", "--pid", str(target.pid), "--cuda", "--to", str(context.work / "never"))
-    context.row("a dump whose criu fails", f"status {done.returncode}", done.returncode == 7 and target.goes_on())
-
-
-def _step(context: Context, what: str, *words: str) -> bool:
-    began = time.monotonic()
-    done = _ckptctl(context, *words)
-    said = "" if done.returncode == 0 else f": {done.stderr.strip()[-400:]}"
-    seconds = time.monotonic() - began
-    context.row(what, f"{seconds:.2f} s, status {done.returncode}{said}", done.returncode == 0)
-    return done.returncode == 0
-
-
-def _ckptctl(context: Context, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CKPTCTL_STORE": str(context.work / "store"), "COLUMNS": "200"}
-    return subprocess.run([sys.executable, "-c", _CLI, *words], env=environment, capture_output=True, text=True)
-
-
-def _programs(steps: int) -> list[tuple[str, list[str]]]:
-    """The programs that every way of saving is tried on: with no packages, and with PyTorch where it was packed."""
-    torch = training(steps)
-    return [("plain CUDA", raw_program(0.02, steps)), *([("PyTorch", torch)] if torch else [])]
-
-
-def _criu() -> str:
-    return os.environ.get("CKPTCTL_CRIU") or "criu"
 
 
 PARTS: Final[dict[str, Part]] = {
@@ -389,9 +300,10 @@ PARTS: Final[dict[str, Part]] = {
     "states": Part("States", states, 90),
     "timings": Part("The driver's own calls", timings, 120),
     "images": Part("Dump and restore with the driver and CRIU", images, 120),
-    "command_line": Part("ckptctl", command_line, 150),
+    "command_line": Part("ckptctl", command_line.round_trip, 150),
+    "given_up": Part("Dumps that are given up", command_line.given_up, 90),
     "rollback": Part("Back to running", rollback, 60),
-    "sizes": Part("Dump and restore against the bytes", sizes, 100),
+    "sizes": Part("Dump and restore against the bytes", command_line.sizes, 300),
     "workers": Part("Forked DataLoader workers", workers, 60),
     "parallel": Part("Several processes at once", parallel, 60),
     "stopped": Part("A stopped process", stopped, 30),

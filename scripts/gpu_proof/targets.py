@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def start(argv: list[str], folder: Path, *, first_lines: int = 3, limit_s: float
             env=environment,
             start_new_session=True,
         )
+    # Whoever ends it, its pid is free at once.
+    threading.Thread(target=process.wait, daemon=True).start()
     target = Target(process, log)
     deadline = time.monotonic() + limit_s
     while len(target.lines()) < first_lines:

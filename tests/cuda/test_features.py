@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ckptctl.cuda.driver import Action
@@ -56,3 +58,9 @@ def test_every_error_has_a_code_of_its_own() -> None:
     codes = [kind.code for kind in kinds]
     assert len(codes) == len(set(codes))
     assert all(code.startswith("E_CUDA") for code in codes)
+
+
+def test_the_documentation_has_this_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/gpu.md").read_text()
+    rows = page.partition("<!-- features -->")[2].partition("<!-- /features -->")[0].strip().splitlines()[2:]
+    assert rows == [f"| {feature.value} | {MINIMUM_DRIVER[feature]} |" for feature in Feature]

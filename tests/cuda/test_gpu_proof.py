@@ -30,7 +30,7 @@ def prove(machine: FakeGpu, criu: Path, result: Path, *parts: str) -> tuple[int,
 
 
 def test_everything_is_proven_where_everything_works(machine: FakeGpu, criu: Path, tmp_path: Path) -> None:
-    parts = ("facts", "states", "timings", "images", "rollback", "sizes", "parallel")
+    parts = ("facts", "states", "timings", "images", "command_line", "given_up", "rollback", "sizes", "parallel")
     status, found = prove(machine, criu, tmp_path / "proof.json", *parts)
     rows = [row for part in found.values() for row in part["rows"]]
     assert not [row for row in rows if row[2] is False]
@@ -38,6 +38,9 @@ def test_everything_is_proven_where_everything_works(machine: FakeGpu, criu: Pat
     assert tuple(found) == parts
     same_log = next(row for row in found["images"]["rows"] if "log equals" in row[0])
     assert same_log[1:] == ["250 lines", True]
+    assert sum("log equals" in row[0] and row[2] for row in found["command_line"]["rows"]) == 1
+    measured = [row[0] for row in found["sizes"]["rows"] if "GiB/s" in row[1]]
+    assert measured == [f"{size} GiB: {action}" for size in ("0.01", "0.02") for action in ("checkpoint", "restore")]
 
 
 def test_what_a_machine_refuses_is_recorded_and_the_other_parts_go_on(

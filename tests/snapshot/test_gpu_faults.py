@@ -358,3 +358,21 @@ def test_a_job_without_a_gpu_costs_no_word_with_the_driver(
     gpu.set_faults()
     ckptctl("dump", "--pid", str(with_gpu.pid))
     assert trace.exists(), "the trap does not work"
+
+
+@pytest.mark.parametrize("actions", [["lock"], ["lock", "checkpoint"]], ids=["locked", "checkpointed"])
+def test_a_job_that_another_tool_has_in_hand_is_left_as_it_is(
+    actions: list[str], gpu: FakeGpu, train: Start, ckptctl: CommandLine, assert_undisturbed: Judge
+) -> None:
+    job = train()
+    tool = [gpu.bin / "cuda-checkpoint", "--pid", str(job.pid)]
+    environment = {**os.environ, **gpu.environment}
+    for action in actions:
+        subprocess.run([*tool, "--action", action], env=environment, check=True)
+    refused = ckptctl("dump", "--pid", str(job.pid), "--cuda").check(5)
+    assert f"The GPU state of process {job.pid} is {actions[-1].removesuffix('ed')}ed:" in refused.stderr
+    state = subprocess.run([*tool, "--get-state"], env=environment, capture_output=True, text=True, check=True)
+    assert state.stdout.strip() == actions[-1] + "ed"
+    for action in ("restore", "unlock")[2 - len(actions) :]:
+        subprocess.run([*tool, "--action", action], env=environment, check=True)
+    assert_undisturbed(job)
