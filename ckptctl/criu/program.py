@@ -61,7 +61,7 @@ def find(
     if found.version < OLDEST:
         raise CriuTooOld(
             f"{found.path} ({found.source}) is criu {found.version_text}; ckptctl needs {'.'.join(map(str, OLDEST))}.",
-            hint=f"Run scripts/install-criu, or name a newer criu in ${VARIABLE}.",
+            hint=f"Run `ckptctl check --fix`, or name a newer criu in ${VARIABLE}.",
         )
     return found
 
@@ -82,7 +82,7 @@ def locate(
     if path is None:
         raise CriuMissing(
             f"There is no criu: neither ${VARIABLE} nor {private} nor a criu on PATH.",
-            hint="Run scripts/install-criu.",
+            hint="Run `ckptctl check --fix`, which installs one.",
         )
     return Criu(path, _version(path, source, timeout_s), source)
 
@@ -109,12 +109,12 @@ def _version(path: Path, source: str, timeout_s: float) -> tuple[int, ...]:
     except (CkptctlError, OSError) as error:
         raise CriuMissing(
             f"{path} (from {source}) does not run: {error}",
-            hint=f"Run scripts/install-criu, or name a criu that runs in ${VARIABLE}.",
+            hint=f"Run `ckptctl check --fix`, or name a criu that runs in ${VARIABLE}.",
         ) from error
     match = _VERSION.search(said)
     if match is None:
         raise CriuMissing(
             f"{path} (from {source}) is no criu: `--version` says {said.strip()[:80]!r}.",
-            hint=f"Name a criu in ${VARIABLE}, or run scripts/install-criu.",
+            hint=f"Name a criu in ${VARIABLE}, or run `ckptctl check --fix`.",
         )
     return tuple(int(part) for part in match.group(1).split("."))

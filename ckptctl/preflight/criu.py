@@ -53,7 +53,7 @@ def _against_kernel(program: Criu, machine: Machine) -> Iterator[Problem]:
         yield warning(
             f"criu {program.version_text} does not know guard pages (MADV_GUARD), which glibc 2.42 and newer put below"
             f" the stacks of threads on Linux {_CLOCK_PAGES[0]}.{_CLOCK_PAGES[1]} and newer.",
-            "Install criu 4.2 or newer: scripts/install-criu.",
+            "Install criu 4.2 or newer: ckptctl check --fix.",
         )
     if _CLOCK_PAGES <= kernel < _GUARDS_TOLD and version >= (4, 2):
         said = True
@@ -66,7 +66,7 @@ def _against_kernel(program: Criu, machine: Machine) -> Iterator[Problem]:
         said = True
         yield warning(
             f"criu {program.version_text} does not know the restartable sequences (rseq) of Linux 7.0.",
-            "Install criu 4.2.1 or newer: scripts/install-criu.",
+            "Install criu 4.2.1 or newer: ckptctl check --fix.",
         )
     if not said:
         yield ok(f"criu {program.version_text} is new enough for Linux {machine.kernel}.")
@@ -141,14 +141,14 @@ CHECKS: Final = (
         "criu",
         _GROUP,
         "criu dumps and restores the processes; older ones lose the job when something fails.",
-        "Run scripts/install-criu, or name a newer criu in $CKPTCTL_CRIU.",
+        "Run `ckptctl check --fix`, or name a newer criu in $CKPTCTL_CRIU.",
         about(lambda facts: facts.criu, _program),
     ),
     MachineCheck(
         "criu-kernel",
         _GROUP,
         "criu must know what the kernel maps into every process: older ones do not start on newer kernels.",
-        "Install criu 4.1 or newer: scripts/install-criu.",
+        "Install criu 4.1 or newer: ckptctl check --fix.",
         about_both(_found, lambda facts: facts.machine, _against_kernel),
     ),
     MachineCheck(

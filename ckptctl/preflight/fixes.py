@@ -41,8 +41,7 @@ def offered(findings: Iterable[Finding], environment: Mapping[str, str]) -> tupl
 def _offered(errors: list[Finding], environment: Mapping[str, str]) -> Iterator[Fix]:
     if any(one.check in _CRIU for one in errors):
         yield Fix(
-            "Install a criu that works on this kernel (scripts/install-criu: the distribution's package, or Debian's "
-            "in /opt/ckptctl/criu)?",
+            "Install a criu that works on this kernel (the distribution's package, or Debian's in /opt/ckptctl/criu)?",
             "A criu that works is installed.",
             lambda: install(environment),
         )

@@ -174,7 +174,7 @@ CHECKS: Final[tuple[Question[Circumstances], ...]] = (
         "criu-version",
         _GROUP,
         "Images of a newer criu may hold what an older one does not know.",
-        "Install the version of the dump or a newer one: scripts/install-criu.",
+        "Install the version of the dump or a newer one: ckptctl check --fix.",
         "criu is as new as at the dump.",
         _criu,
     ),

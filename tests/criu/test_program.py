@@ -69,7 +69,7 @@ def test_a_named_one_that_is_not_there_is_an_error(tmp_path: Path, finder: Finde
 def test_none_at_all_names_the_remedy(finder: Finder) -> None:
     with pytest.raises(CriuMissing) as caught:
         finder({"PATH": "/nowhere"})
-    assert "scripts/install-criu" in str(caught.value.hint)
+    assert "ckptctl check --fix" in str(caught.value.hint)
 
 
 def test_an_old_one_is_refused(tmp_path: Path, finder: Finder) -> None:

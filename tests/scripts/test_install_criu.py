@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import signal
 import subprocess
 import textwrap
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import wait_for
+from support.command_line import PROGRAM
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "install-criu"
 PACKAGED = Path(__file__).parents[2] / "ckptctl" / "criu" / "install-criu"
@@ -69,9 +72,9 @@ class Machine:
         target.parent.mkdir(exist_ok=True)
         subprocess.run(["dpkg-deb", "--build", tree, target], check=True, capture_output=True)
 
-    def command(self, *arguments: str) -> list[str | Path]:
+    def command(self, *arguments: str, program: Path = SCRIPT) -> list[str | Path]:
         inside = f'mount --bind "{self.folder}/opt" /opt && exec "$@"'
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", SCRIPT, *arguments]
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", program, *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -254,3 +257,36 @@ def test_an_ordinary_user_is_told_to_be_root(machine: Machine) -> None:
         )
     assert done.returncode == 1
     assert "Installing needs root" in done.stderr
+
+
+@needs_namespaces
+@pytest.mark.parametrize("answer", [None, "y", "n"])
+def test_check_installs_it_where_that_is_wanted(machine: Machine, answer: str | None) -> None:
+    """Without a terminal `--yes` says so; on one, somebody is asked."""
+    machine.offer("sid", "4.3")
+    words = ["check", "--fix", "--json", *([] if answer else ["--yes"])]
+    own = {
+        "HOME": str(machine.folder),
+        "CKPTCTL_STORE": f"{machine.folder}/store",
+        "CKPTCTL_STATE": f"{machine.folder}",
+    }
+    asked, terminal = pty.openpty()
+    try:
+        os.write(asked, f"{answer}\n".encode())
+        done = subprocess.run(
+            machine.command(*words, program=PROGRAM),
+            env={**machine.environment, **own},
+            stdin=terminal if answer else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        os.close(asked)
+        os.close(terminal)
+    installed = answer != "n"
+    result = json.loads(done.stdout)["result"]
+    (program,) = (one for one in result["findings"] if one["check"] == "criu")
+    assert program["level"] == ("ok" if installed else "error")
+    assert result["mended"] == (["A criu that works is installed."] if installed else [])
+    assert (machine.private / "bin/criu").exists() == installed
+    assert ("[y/N]" in done.stderr) == (answer is not None)
