@@ -22,7 +22,7 @@ class InstallFailed(CkptctlError):
 def install(environment: Mapping[str, str] | None = None) -> None:
     """Run the installer, which says on standard error what it does; takes minutes. Raises InstallFailed."""
     # Started through bash: what unpacks a package does not always keep that a file may be executed.
-    words = ["bash", "-c", 'exec bash "$0" >&2', INSTALLER]
+    words = ["bash", "-c", 'exec bash "$0" >&2', str(INSTALLER)]
     child = command.start(words, output=None, environment=environment, own_session=False)
     try:
         status = child.wait()

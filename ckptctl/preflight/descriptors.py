@@ -17,6 +17,7 @@ _GROUP: Final = "files"
 _MEMORY_MAJOR: Final = 1
 _TUN: Final = (10, 200)
 _NVIDIA: Final = "/dev/nvidia"
+_GDRCOPY: Final = "/dev/gdrdrv"
 # What a process has open by a path, where the mount that it is on matters.
 _ON_MOUNTS: Final = (FileKind.REGULAR, FileKind.FOLDER, FileKind.FIFO, FileKind.DEVICE, FileKind.TERMINAL)
 # A periodic timer that fires while the tree stands still is not armed again; CRIU seldom takes longer than this.
@@ -62,11 +63,16 @@ def _devices(tree: Tree, _machine: Machine) -> Iterator[Problem]:
     files = (
         (process, file)
         for process, file in tree.files(FileKind.DEVICE)
-        if not _is_nvidia(file.path)
+        if not file.path.startswith((_NVIDIA, _GDRCOPY))
         and not _savable(file)
         and not (file.special == _TUN and any(item.kind == "net" for item in tree.foreign_namespaces(process)))
     )
     yield from file_problems(files, Level.ERROR, _device_name)
+
+
+def _gdrcopy(tree: Tree, _machine: Machine) -> Iterator[Problem]:
+    files = ((process, file) for process, file in tree.files(FileKind.DEVICE) if file.path.startswith(_GDRCOPY))
+    yield from file_problems(files, Level.ERROR, lambda file: file.path)
 
 
 def _savable(file: OpenFile) -> bool:
@@ -187,6 +193,15 @@ CHECKS: Final = (
         "No process has a GPU open.",
         "Dump with the CUDA steps (--cuda), or close the device in the job.",
         _gpu,
+    ),
+    Check(
+        "gdrcopy",
+        "gpu",
+        "GDRCopy maps device memory for the processor: neither CRIU nor NVIDIA's driver lets go of it.",
+        "No process uses GDRCopy.",
+        "Start the job without it: unload the module gdrdrv, or take libgdrapi.so out of what UCX and NVSHMEM find"
+        " (UCX_TLS=^gdr_copy, NVSHMEM_DISABLE_GDRCOPY=1).",
+        _gdrcopy,
     ),
     Check(
         "device",
