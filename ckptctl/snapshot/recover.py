@@ -145,8 +145,12 @@ def _finish_gpu(entry: JournalEntry, manifest: Manifest, root: ProcessId, servic
         return
     pairs = tuple(GpuPair(old, new) for old, new in entry.gpu_map.items())
     driver = services.open_cuda().require()
+    pids = returned.pids_here(manifest.gpu.pids, root)
     try:
-        gpu_return.restore(driver, manifest.gpu, returned.pids_here(manifest.gpu.pids, root), pairs)
+        gpu_return.restore(driver, manifest.gpu, pids, pairs)
+    except gpu_return.GpuNotRestored:
+        gpu_return.put_away(driver, pids)
+        raise
     finally:
         driver.close()
 

@@ -308,6 +308,22 @@ def test_ckptctl_killed_in_a_restore(
     assert_undisturbed(job)
 
 
+def test_a_recovery_whose_gpu_part_fails_ends_what_came_up(
+    gpu: FakeGpu, train: Start, ckptctl: CommandLine, cut_off: CutOff, assert_undisturbed: Judge
+) -> None:
+    job = train()
+    ckptctl("dump", "--pid", str(job.pid), "--cuda").check()
+    cut_off("SIGKILL", "started", "restore-gpu", "restore", "latest")
+    gpu.set_faults("unlock 999")
+    ckptctl("recover")
+    assert not job.processes()
+    # A process that is killed with memory on the device leaves it there; one that was checkpointed before does not.
+    assert gpu.used_bytes(Card()) == 0
+    gpu.set_faults()
+    ckptctl("restore", "latest").check()
+    assert_undisturbed(job)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("step", ["lock-gpu", "checkpoint-gpu"])
 @pytest.mark.parametrize("moment", ["started", "finished"])
