@@ -60,7 +60,10 @@ def check(
     Without --pid or --snapshot: can this machine dump and restore? With --pid: can this job be dumped, with which
     options, and what would it take? With --snapshot: would it be restored here and now?
     """
-    _refuse_contradictions(pid, snapshot, nagios=nagios, json=json, fix=fix, yes=yes)
+    _refuse_contradictions(pid, snapshot, nagios=nagios, json=json)
+    if snapshot is None and (run is not None or new_pid_namespace or gpu_map):
+        raise UsageError("--run, --new-pid-namespace and --gpu-map go with --snapshot.", hint="Add --snapshot.")
+    _refuse_silent_mending(fix=fix, yes=yes)
     question = _Question(pid, snapshot, run, new_pid_namespace, tuple(gpu_map or ()))
     began = time.monotonic()
     try:
@@ -102,9 +105,12 @@ class _Question:
         from ckptctl.output.checks import Scope, report
         from ckptctl.snapshot.readiness import RestoreQuestion, of_snapshot
         from ckptctl.store import manifest_json
+        from ckptctl.store.layout import require_own
         from ckptctl.store.selectors import find
 
         found = find(app.store_if_any(), selector, self._run)
+        if found.id is None:
+            require_own(found.folder.path)
         manifest = manifest_json.read(found.folder.manifest)
         wishes = tuple(parse_wish(text) for text in self._gpu_map)
         question = RestoreQuestion(found.folder, manifest, new_pid_namespace=self._new_pid_namespace, gpu_map=wishes)
@@ -167,17 +173,16 @@ def _say_unknown(error: CkptctlError) -> int:
     return _UNKNOWN
 
 
-def _refuse_contradictions(
-    pid: int | None, snapshot: str | None, *, nagios: bool, json: bool, fix: bool, yes: bool
-) -> None:
+def _refuse_contradictions(pid: int | None, snapshot: str | None, *, nagios: bool, json: bool) -> None:
+    both = "--pid and --snapshot" if pid is not None and snapshot is not None else None
+    both = "--nagios and --json" if nagios and json else both
+    if both:
+        raise UsageError(f"{both} exclude each other.", hint="Give one of them.")
+
+
+def _refuse_silent_mending(*, fix: bool, yes: bool) -> None:
     from ckptctl.output import questions
 
-    for both, names in (
-        (pid is not None and snapshot is not None, "--pid and --snapshot"),
-        (nagios and json, "--nagios and --json"),
-    ):
-        if both:
-            raise UsageError(f"{names} exclude each other.", hint="Give one of them.")
     if yes and not fix:
         raise UsageError("--yes goes with --fix.", hint="Add --fix, or leave --yes out.")
     if fix and not yes and not questions.can_ask():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from ckptctl.output import stream
@@ -13,6 +14,11 @@ def can_ask() -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Ask on standard error; everything but a yes is a no."""
+    """Ask on standard error; everything but a yes is a no. Raises KeyboardInterrupt for Ctrl-C."""
     stream.write(sys.stderr, f"{stream.on_one_line(question)} [y/N] ")
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    # While work is done Ctrl-C is only noted; a question that waits for ever must end.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    finally:
+        signal.signal(signal.SIGINT, former)

@@ -107,7 +107,7 @@ def test_a_monitoring_system_gets_one_line_and_its_status(ckptctl: CommandLine) 
 
 @pytest.mark.parametrize(
     "words",
-    [("--pid", "1", "--snapshot", "latest"), ("--json", "--nagios"), ("--yes",), ("--fix",)],
+    [("--pid", "1", "--snapshot", "latest"), ("--json", "--nagios"), ("--yes",), ("--fix",), ("--run", "train")],
     ids=" ".join,
 )
 def test_what_contradicts_itself_is_refused(ckptctl: CommandLine, words: tuple[str, ...]) -> None:

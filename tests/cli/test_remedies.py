@@ -77,7 +77,7 @@ STARTED_ANEW = (
 )
 
 
-@pytest.mark.parametrize(("check", "start", "mend"), MENDED_LIVE, ids=str)
+@pytest.mark.parametrize(("check", "start", "mend"), MENDED_LIVE, ids=lambda one: getattr(one, "__name__", str(one)))
 def test_a_running_job_is_mended(
     check: str, start: Start, mend: Callable[[Shape, Any], None], start_job: Jobs, ckptctl: CommandLine
 ) -> None:
