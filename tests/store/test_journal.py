@@ -100,7 +100,7 @@ def test_what_cannot_be_seen_from_here_is_not_abandoned(tmp_path: Path, owner: O
         (lambda text: text[:50], "no JSON"),
         (lambda text: text.replace('"version": 1', '"version": 2'), "has the version 2, not 1"),
         (lambda text: text.replace("4711", "-1"), r"tree[0].pid: expected a number from 1 to 4194304"),
-        (lambda text: text.replace('"prepared"', '"dancing"'), "phase: expected one of prepared, freezing"),
+        (lambda text: text.replace('"prepared"', '"dancing"'), "phase: expected one of prepared, moving"),
         (lambda text: text.replace(f'"id": "{SNAPSHOT_ID}"', '"id": "../x"'), "'../x' is not an id"),
     ],
 )

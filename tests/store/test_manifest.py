@@ -107,7 +107,7 @@ def test_a_time_keeps_its_moment_whatever_zone_it_is_written_in() -> None:
 
 def test_fields_of_later_versions_are_passed_over() -> None:
     raw = _raw()
-    raw["gpu"] = {"devices": []}
+    raw["weather"] = {"degrees": [7]}
     raw["tree"]["processes"][0]["mood"] = "good"
     assert from_json(json.dumps(raw).encode(), "it") == make_manifest()
 
