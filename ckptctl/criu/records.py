@@ -207,10 +207,6 @@ class InetSocket:
     reuses_address: bool
     uses: tuple[FileUse, ...]
 
-    @property
-    def is_connected_tcp(self) -> bool:
-        return self.protocol == 6 and self.state is SocketState.ESTABLISHED
-
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
