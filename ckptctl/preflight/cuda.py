@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-from ckptctl.cuda.features import MINIMUM_DRIVER, DriverVersion, Feature, supports
+from ckptctl.cuda.features import MINIMUM_DRIVER, DriverVersion, Feature, features_of, supports
 from ckptctl.host.machine import Machine
 from ckptctl.preflight.check import Problem
 from ckptctl.preflight.cuda_facts import CudaFacts
@@ -60,8 +60,9 @@ def _abilities(facts: CudaFacts) -> Iterator[Problem]:
             hardware=facts.hardware,
         )
         return
-    lacking = [one for one in Feature if one is not Feature.ARM and not supports(driver, one)]
-    has = " ".join(one.name.lower() for one in Feature if supports(driver, one))
+    able = features_of(driver)
+    lacking = [one for one in Feature if one is not Feature.ARM and one not in able]
+    has = " ".join(one.name.lower() for one in able)
     if not lacking:
         yield ok(f"Driver {version} has all that ckptctl can use.", features=has)
         return
