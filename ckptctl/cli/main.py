@@ -103,7 +103,7 @@ def _other(command: str, error: Exception, *, json: bool) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "ckptctl"
         message = str(show()).strip()
-        usage = UsageError(message if message.endswith(".") else f"{message}.", hint=f"See `{path} --help`.")
+        usage = UsageError(message if message.endswith((".", "?")) else f"{message}.", hint=f"See `{path} --help`.")
         _say_failure(command, usage, ExitStatus.USAGE, json=json)
         return ExitStatus.USAGE
     if json:

@@ -20,5 +20,5 @@ def recover(json: JsonOpt = False, quiet: QuietOpt = False) -> int:
     with session(manner, repair=False) as app:
         recovered = app.repair()
     failed = [one for one in recovered if one.error]
-    words = "\n".join(one.sentence for one in recovered) or "Nothing was cut off."
+    words = "\n".join(one.sentence for one in recovered) or "Nothing is left to mend."
     return emit(manner, "recover", recovered, words, ExitStatus.PARTIAL if failed else ExitStatus.DONE)
