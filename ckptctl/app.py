@@ -60,7 +60,7 @@ class App:
     def repair(self) -> tuple[Recovery, ...]:
         """Finish or undo what a ckptctl that was killed has left. Costs a look at folders if there is nothing."""
         places = [self.settings.state / "journal", self.settings.state / "locks", self.settings.store / "locks"]
-        if not any(place.is_dir() and any(place.glob("[!.]*.json")) for place in places):
+        if not any(_holds_entries(place) for place in places):
             return ()
         from ckptctl.snapshot.recover import recover
         from ckptctl.store.locks import sweep
@@ -124,6 +124,15 @@ def opened(flags: Mapping[str, str | Path | None], reporter: Reporter) -> Iterat
     interrupt = SignalInterrupt()
     with interrupt.installed():
         yield App(settings, reporter, interrupt)
+
+
+def _holds_entries(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.glob("[!.]*.json"))
+    except OSError as error:
+        from ckptctl.files import trouble
+
+        raise trouble(error, f"{folder} cannot be looked at") from error
 
 
 def _open_cuda() -> Choice:

@@ -93,8 +93,13 @@ def _read(path: Path, uid: int) -> dict[str, str]:
         with open(path, "rb") as file:
             _refuse_foreign(path, os.fstat(file.fileno()), uid)
             table = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except PermissionError as error:
+        if not os.access(path.parent, os.X_OK):
+            return {}  # whose HOME this is nobody knows: `su` keeps root's
+        hint = f"Make it readable: chmod u+r {path}"
+        raise ConfigError(f"The settings in {path} may not be read.", hint=hint) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The configuration file {path} cannot be read: {error}.", hint="Mend or remove it."

@@ -69,7 +69,7 @@ _ROWS: Final[tuple[tuple[str, frozenset[Action], tuple[str, ...], str, str], ...
      "Put back the version that the job ran with, for example by undoing the upgrade of its package."),
     ("file-size", _RESTORE, (r"File (?P<path>.*) has bad size (?P<now>\d+) \(expect (?P<then>\d+)\)",),
      "{path} has {now} bytes, and had {then} when the job was dumped.",
-     "Restore with `--files roll-back`, which keeps what came later; open logs for appending (>>) in future."),
+     "Stop whoever writes to it (kill -STOP), or use `--files roll-back`; open logs for appending (>>) in future."),
     ("file-mode", _RESTORE, (r"File (?P<path>.*) has bad mode (?P<now>\w+) \(expect (?P<then>\w+)\)",),
      "{path} has the mode {now}, and had {then} when the job was dumped.", "Put the mode back with chmod."),
     ("file-missing", _RESTORE, (r"Can't open file (?P<path>.*) on restore: (?P<why>.*)",),

@@ -75,6 +75,8 @@ class PlainLines:
                 return None
             case StepFinished(name, seconds):
                 return f"  {self._titles.get(name, name)}: {format_duration(seconds)}" if self._verbose else None
+            case StepUndone(_, None) if not self._verbose:
+                return None  # the error says what became of the job
             case Progress():
                 return f"  {progress_text(event)}" if self._progress.due() else None
             case _:

@@ -19,7 +19,7 @@ from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, later, space, standing
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
@@ -324,7 +324,6 @@ class _Dump:
         return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
 
     def _freeze_progress(self, done: int) -> None:
-        later.load()
         self.services.reporter.report(Progress("memory", done, self.tree.estimated_bytes))
 
     def _digest_progress(self, done: int, total: int) -> None:

@@ -111,7 +111,7 @@ _ELSEWHERE: Final = (
         "file-in-use",
         "files",
         "A file that somebody else writes to or has open is not put back under their hands.",
-        "End that process first, or leave the file as it is with --files keep.",
+        "End that process first; or stop it (kill -STOP) and leave the file alone: --files keep.",
     ),
     Described(
         "file-not-in-memory",

@@ -137,7 +137,7 @@ def _written_by_others(cuts: Iterable[MovedFile]) -> list[Finding]:
                 _error(
                     "file-in-use",
                     f"{item.path} has grown since the dump, and process {holder.pid} ({holder.comm}) is writing to it.",
-                    "End that process, or leave the file as it is with --files keep.",
+                    f"End that process; or stop it (kill -STOP {holder.pid}) and leave the file alone: --files keep.",
                 )
             )
     return found

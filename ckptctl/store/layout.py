@@ -112,10 +112,14 @@ class Store:
 def open_store(path: Path) -> Store:
     """The store that exists at `path`, which may be a link to it.
 
-    Raises StoreMissing and StoreUnsafe.
+    Raises StoreMissing, StoreUnsafe and files.FileTrouble.
     """
     store = Store(path.resolve())
-    if not store.runs.is_dir():
+    try:
+        there = store.runs.is_dir()
+    except OSError as error:
+        raise files.trouble(error, f"The store {path} cannot be looked at") from error
+    if not there:
         raise StoreMissing(f"There is no store at {path}.", hint="The first dump creates it; or name one with --store.")
     for folder in (store.path, store.runs):
         require_own(folder)

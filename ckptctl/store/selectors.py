@@ -62,6 +62,8 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
     """
     if _is_folder(selector):
         return Found(SnapshotFolder(Path(selector).absolute()))
+    if selector.startswith(("/", "./", "../")) and Path(selector).is_dir():
+        raise NothingMatched(f"The folder {selector} holds no snapshot.", hint="Name one that was given to --to.")
     if store is None:
         raise NothingMatched(
             f"There is no snapshot {selector!r}: it is no folder of one, and there is no store to look in.",

@@ -176,7 +176,7 @@ def test_a_terminal_shows_the_step_at_hand_on_one_line_and_takes_it_away(monkeyp
     assert shown.endswith(CLEAR)
     kept = [line.rpartition(CLEAR)[2] for line in shown.split("\n")]
     assert kept == [
-        "warning: it is late", "done\\x1b[2J", "  taken back: freeze", "  could not be taken back: look: no eyes", "",
+        "warning: it is late", "done\\x1b[2J", "  could not be taken back: look: no eyes", "",
     ]  # fmt: skip
     reporter.close()
     assert screen.getvalue() == shown

@@ -121,7 +121,7 @@ def test_nothing_matches_in_an_empty_store_or_without_one(store: Store, tmp_path
     for selector in ("latest", "backup", "tag:x", "2026"):
         with pytest.raises(NothingMatched):
             find(store, selector)
-    with pytest.raises(NothingMatched, match="no store to look in"):
+    with pytest.raises(NothingMatched, match="holds no snapshot"):
         find(None, str(tmp_path))
 
 
