@@ -23,6 +23,7 @@ from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
+from ckptctl.snapshot.preload import preload
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
 from ckptctl.store import journal, links, locks, names, staging
@@ -129,6 +130,7 @@ class _Dump:
             self.staging = staging.place_beside(target.folder, self.id)
         self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
         staging.create(self.staging)
+        preload()
         device_bytes = self.gpu.total_bytes if self.gpu else 0
         space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
 
