@@ -9,6 +9,7 @@ from typing import Final
 from ckptctl.command import Child
 from ckptctl.criu import choice, namespaces, overlay
 from ckptctl.criu import restore as criu_restore
+from ckptctl.criu.failures import CriuRestoreFailed
 from ckptctl.criu.options import Option, Options
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
@@ -38,6 +39,9 @@ from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 
 OVERLAY: Final = "images"
 _PIDS_FREE_TIMEOUT_S: Final = 10.0
+_ADDRESS_IN_USE: Final = "address-in-use"
+_ADDRESS_TRIES: Final = 5
+_ADDRESS_WAIT_S: Final = 1.0
 
 
 class PidsTaken(CkptctlError):
@@ -200,10 +204,24 @@ class _Restore:
                 self.root, self.stats, self.child = up.root, up.stats, up.child
                 self.came_up = (up.init,)
             else:
-                result = criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
+                result = self._restore_patiently(request)
                 self.root, self.stats = result.root, result.stats
                 self.came_up = control.walk(self.root) or (self.root,)
         self._journal().advance(Phase.RESTORED, tree=tree_processes([self.root, *self.came_up]))
+
+    def _restore_patiently(self, request: criu_restore.RestoreRequest) -> criu_restore.RestoreResult:
+        """Restore; once more where an address is still in use, though nobody listens there (the gate has looked).
+
+        The kernel is then winding up connections of the job that was just killed, which takes it a moment.
+        """
+        for _ in range(_ADDRESS_TRIES):
+            try:
+                return criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
+            except CriuRestoreFailed as error:
+                if not error.failure.code.endswith(_ADDRESS_IN_USE):
+                    raise
+            control.wait_until(lambda: False, timeout_s=_ADDRESS_WAIT_S, interrupt=self.services.interrupt)
+        return criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
 
     def take_down(self) -> None:
         """End what came up."""
