@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
 from ckptctl.output import text
@@ -67,14 +67,7 @@ def dump(
             "--gpu-timeout", metavar="DURATION", help="How long work that was given to a GPU may take to end."
         ),
     ] = "60s",
-    criu_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--criu-option",
-            metavar="OPTION",
-            help="An option for criu instead of ours (--flag or --flag=value), for the day ours are wrong; repeatable.",
-        ),
-    ] = None,
+    criu_option: CriuOpt = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
     json: JsonOpt = False,

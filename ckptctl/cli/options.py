@@ -21,3 +21,18 @@ WaitOpt = Annotated[
         help="Wait so long (30s, 5m) if another command works on this job or run, instead of refusing at once.",
     ),
 ]
+SnapshotArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="SNAPSHOT",
+        help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
+    ),
+]
+CriuOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--criu-option",
+        metavar="OPTION",
+        help="An option for criu instead of ours (--flag or --flag=value), for the day ours are wrong; repeatable.",
+    ),
+]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
 from ckptctl.output import text
@@ -24,13 +24,7 @@ STATUSES: Final = (
 
 
 def restore(
-    snapshot: Annotated[
-        str,
-        typer.Argument(
-            metavar="SNAPSHOT",
-            help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
-        ),
-    ],
+    snapshot: SnapshotArg,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Look in this run only.")] = None,
     wait: Annotated[
         bool,
@@ -56,14 +50,7 @@ def restore(
             help="Restore the memory of a GPU of the dump onto another one here; UUIDs or indices; repeatable.",
         ),
     ] = None,
-    criu_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--criu-option",
-            metavar="OPTION",
-            help="An option for criu instead of ours (--flag or --flag=value), for the day ours are wrong; repeatable.",
-        ),
-    ] = None,
+    criu_option: CriuOpt = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
     json: JsonOpt = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, WaitOpt
+from ckptctl.cli.options import JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import ExitStatus
 from ckptctl.output import text
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such snapshot; 10 store; 11 locked; 13 damaged."
 
 RunOpt = Annotated[str | None, typer.Option("--run", metavar="NAME", help="This run only.")]
-SnapshotArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="SNAPSHOT",
-        help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
-    ),
-]
 _COLUMNS: Final = (
     ("id", "left"), ("run", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("frozen", "right"),
     ("state", "left"),
