@@ -144,7 +144,7 @@ def _gpu(gpu: Gpu) -> list[str]:
 
 def _timings(manifest: Manifest) -> list[str]:
     timings = manifest.timings
-    frozen = [f"frozen {format_duration(timings.criu.frozen_us / 1e6)}"] if timings.criu else []
+    frozen = [f"the job stood still for {format_duration(timings.criu.frozen_us / 1e6)}"] if timings.criu else []
     long_enough = [phase for phase in timings.phases if phase.seconds >= _SHORTEST_PHASE_S]
     return [*frozen, *(f"{phase.name} {format_duration(phase.seconds)}" for phase in long_enough)]
 
