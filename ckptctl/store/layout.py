@@ -75,6 +75,31 @@ class RunFolder:
     def backup(self) -> Path:
         return self.path / "backup"
 
+    @property
+    def output(self) -> Path:
+        """The folder for what a supervised job writes; a restore puts these files back to their size."""
+        return self.path / "output"
+
+    @property
+    def supervision(self) -> Path:
+        """What the supervisor knows of its job, for `status` and for the next supervisor."""
+        return self.path / "supervision.json"
+
+    @property
+    def job_status(self) -> Path:
+        """The file in which the job reports its step, epoch and metrics ($CKPTCTL_STATUS)."""
+        return self.path / "job-status.json"
+
+    @property
+    def job_exit(self) -> Path:
+        """Where the keeper of the job writes down how it ended."""
+        return self.path / "job-exit.json"
+
+    @property
+    def snapshot_request(self) -> Path:
+        """Whoever creates this file asks for a snapshot now."""
+        return self.path / "CKPT_NOW"
+
     def snapshot(self, snapshot_id: str) -> SnapshotFolder:
         """The folder for this id, which need not exist. ValueError for what is no id: nothing else becomes a path."""
         if not is_snapshot_id(snapshot_id):

@@ -1,0 +1,1 @@
+"""Starting a job so that it can be dumped, and keeping it alive: schedule, preemption, resume."""
