@@ -95,13 +95,18 @@ def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> Res
         pass_fds=[one.fd for one in request.inherit],
         own_session=request.own_session,
     )
+    itself = identify(child.pid)
     try:
-        status = _wait(child, request.root_pid, interrupt)
+        status = _wait(child, itself, request.root_pid, interrupt)
     finally:
         child.close()
     if status != 0:
         raise restore_failed(request, status)
-    return RestoreResult(identify(request.root_pid), read_restore_stats(request.logs))
+    try:
+        return RestoreResult(identify(request.root_pid), read_restore_stats(request.logs))
+    except BaseException:
+        _end_leftovers(itself, request.root_pid)
+        raise
 
 
 def restore_failed(request: RestoreRequest, status: int) -> CriuRestoreFailed:
@@ -111,8 +116,7 @@ def restore_failed(request: RestoreRequest, status: int) -> CriuRestoreFailed:
     return CriuRestoreFailed(explain(text, action=Action.RESTORE, status=status), status, log)
 
 
-def _wait(child: command.Child, root_pid: int, interrupt: Interrupt) -> int:
-    criu = identify(child.pid)
+def _wait(child: command.Child, criu: ProcessId, root_pid: int, interrupt: Interrupt) -> int:
     reason: BaseException | None = None
 
     def tick() -> None:

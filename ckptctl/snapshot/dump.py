@@ -135,10 +135,12 @@ class _Dump:
         space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
 
     def discard(self) -> None:
-        """Remove what was built; close the journal, unless the job does not run and must be recovered."""
+        """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""
+        if self.gpu_failure or (self.record is not None and standing.is_standing_still(self.record.entry)):
+            return
         if self.staging is not None:
             staging.discard(self.staging.folder)
-        if self.record is not None and self._outcome().state is not JobState.STOPPED and not self.gpu_failure:
+        if self.record is not None:
             self.record.close()
 
     def has_gpu(self) -> bool:
@@ -385,7 +387,6 @@ _STEPS: Final = (
         "checkpoint-gpu",
         "Moving device memory to host memory",
         _Dump.checkpoint_gpu,
-        undo=_Dump.free_gpu,
         when=_Dump.has_gpu,
     ),
     Step("freeze", "Saving the job's memory", _Dump.freeze, undo=_Dump.let_run),

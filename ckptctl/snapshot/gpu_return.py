@@ -77,7 +77,7 @@ def bytes_by_pid(saved: manifest.Gpu, pids: Sequence[int]) -> dict[int, int]:
     """Device memory of each of `pids`, which are those of `saved.pids` as seen from here."""
     return {
         here: sum(one.size_bytes for one in saved.memory if one.pid == pid)
-        for pid, here in zip(saved.pids, pids, strict=False)
+        for pid, here in zip(saved.pids, pids, strict=True)
     }
 
 

@@ -123,7 +123,11 @@ def place(item: ReplacedFile) -> None:
 
 
 def take_back(replaced: Iterable[ReplacedFile]) -> None:
-    """Undo `place` for each file, whether it was reached or not. Raises FileTrouble, NoSpace."""
+    """Undo `place` for each file, whether it was reached or not.
+
+    One that fails does not keep the others from it: the first failure is raised at the end (FileTrouble, NoSpace).
+    """
+    failures = []
     for item in replaced:
         try:
             if item.former is None:
@@ -132,7 +136,9 @@ def take_back(replaced: Iterable[ReplacedFile]) -> None:
                 _write(item.former, item.path)
                 item.former.unlink()
         except OSError as error:
-            raise files.trouble(error, f"{item.path} cannot be put back as it was before the restore") from error
+            failures.append(files.trouble(error, f"{item.path} cannot be put back as it was before the restore"))
+    if failures:
+        raise failures[0]
 
 
 def _writable_paths(images: Images) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def recover(services: Services) -> tuple[Recovery, ...]:
 
 def _recover_one(found: OpenEntry, services: Services) -> Recovery:
     entry = found.entry
+    if entry.owner.boot_id != services.owner.boot_id:
+        entry = _after_reboot(entry)
     try:
         with _run_locked(entry, services):
             record = journal.take_over(found, services.owner)
@@ -75,6 +78,11 @@ def _recover_one(found: OpenEntry, services: Services) -> Recovery:
         return Recovery(entry.id, entry.action, text, error.message)
     services.reporter.report(Notice(sentence))
     return Recovery(entry.id, entry.action, sentence)
+
+
+def _after_reboot(entry: JournalEntry) -> JournalEntry:
+    """Nothing of the tree has survived, and its pids are by now those of strangers: none of them is acted on."""
+    return dataclasses.replace(entry, tree=(), gpu=(), stopped_before=())
 
 
 @contextmanager
@@ -94,31 +102,46 @@ def _recover_dump(entry: JournalEntry, services: Services) -> str:
     """Forward where the snapshot was committed, back to a running job where not."""
     assert entry.staging is not None
     built = staging.Staging(SnapshotFolder(entry.staging), SnapshotFolder(entry.folder))
-    pid = entry.tree[0].pid
     if not staging.is_committed(built):
-        standing.let_run(entry)
-        gpu.bring_back(entry.gpu, services.open_cuda)
+        if entry.tree:
+            standing.let_run(entry)
+            living = {process.pid for process in standing.members(entry) if not control.standing(process).gone}
+            gpu.bring_back([pid for pid in entry.gpu if pid in living], services.open_cuda)
         staging.discard(built.folder)
-        outcome = standing.outcome_of(entry.tree[0].identity, stopped_before=pid in entry.stopped_before)
-        return f"The dump {entry.id} was cut off and is taken back. {outcome.sentence}"
+        return f"The dump {entry.id} was cut off and is taken back. {_taken_back(entry)}"
     if entry.to_end:
         standing.end_saved(entry, lambda text, code: services.reporter.report(Caution(text, code)))
     store = store_of(entry.folder)
     if store is not None:
         links.advance(store.run(entry.folder.parent.name), entry.id)
-    ended = f"The job (pid {pid}) has ended" if entry.to_end else f"The job (pid {pid}) was left running"
-    return f"The dump {entry.id} is complete: {entry.folder}. {ended}."
+    return f"The dump {entry.id} is complete: {entry.folder}. {_left(entry)}"
+
+
+def _taken_back(entry: JournalEntry) -> str:
+    if not entry.tree:
+        return "The job has not survived the restart of the machine."
+    root = entry.tree[0].identity
+    return standing.outcome_of(root, stopped_before=root.pid in entry.stopped_before).sentence
+
+
+def _left(entry: JournalEntry) -> str:
+    if not entry.tree:
+        return "The job has not survived the restart of the machine; restore it from there."
+    pid = entry.tree[0].pid
+    return f"The job (pid {pid}) has ended." if entry.to_end else f"The job (pid {pid}) was left running."
 
 
 def _recover_restore(entry: JournalEntry, services: Services) -> str:
     """Forward where the whole tree has come up, back to the files as they were where not."""
-    if entry.phase in (Phase.RESTORING, Phase.RESTORED):
+    if entry.phase in (Phase.RESTORING, Phase.RESTORED) and entry.owner.boot_id == services.owner.boot_id:
         _wait_for_criu(entry)
         root = _finish_or_end(entry, services)
         if root is not None:
             return f"The restore {entry.id} was cut off, but the job runs as pid {root.pid}."
-    kept.take_back(entry.replaced)
-    left = tails.put_back(entry.moved).left
+    try:
+        kept.take_back(entry.replaced)
+    finally:
+        left = tails.put_back(entry.moved).left
     aside = "".join(f" What was behind {item.path} is kept in {item.tail}." for item in left)
     return f"The restore {entry.id} was cut off and is taken back; the snapshot {entry.folder} is as it was.{aside}"
 
@@ -158,7 +181,8 @@ def _finish_gpu(entry: JournalEntry, manifest: Manifest, root: ProcessId, servic
 def _came_up(entry: JournalEntry, manifest: Manifest) -> tuple[ProcessId, ...]:
     """What is there of the restored tree: for a PID namespace of its own everything in that, else by the pids.
 
-    Those were free when criu began, and the ckptctl that began it is older than anything that it restored.
+    Those were free when criu began, and the ckptctl that began it, on this very boot, is older than anything that it
+    restored.
     """
     if entry.new_pid_namespace:
         inits = [identify(pid) for pid in _running(entry) if _is_init(pid)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +41,7 @@ from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 OVERLAY: Final = "images"
 _PIDS_FREE_TIMEOUT_S: Final = 10.0
 _ADDRESS_IN_USE: Final = "address-in-use"
-_ADDRESS_TRIES: Final = 5
-_ADDRESS_WAIT_S: Final = 1.0
+_ADDRESS_WAITS_S: Final = (1.0, 1.0, 2.0, 4.0)
 
 
 class PidsTaken(CkptctlError):
@@ -92,6 +92,7 @@ class _Restore:
         self.child: Child | None = None
         self.came_up: tuple[ProcessId, ...] = ()
         self.sides = ends.Sides((), ())
+        self.left_over: CkptctlError | None = None
         self._held = held
 
     def run(self) -> Restored:
@@ -100,7 +101,7 @@ class _Restore:
         try:
             run_steps(_STEPS, self, reporter=services.reporter, clock=services.clock, on_timing=self.timings.append)
         except CkptctlError as error:
-            error.outcome = error.outcome or "The job was not restored; its snapshot is as it was."
+            error.outcome = error.outcome or self._failed()
             raise
         return Restored(self._report(), self.root, self.child)
 
@@ -136,8 +137,7 @@ class _Restore:
 
     def claim(self) -> None:
         """Lock the pids and wait until they are free: nothing else matters while the original still runs."""
-        services = self.services
-        pids = () if self.request.new_pid_namespace else self._ids()
+        services, pids = self.services, self._ids()
         held, owner = self._held.enter_context, services.owner
         wait_s, interrupt = services.lock_wait_s, services.interrupt
         wants = [locks.Want(f"pid:{pid}", locks.Intent.EXCLUSIVE) for pid in pids]
@@ -145,11 +145,7 @@ class _Restore:
         if self.request.store is not None:
             store, read = self.request.store, locks.Intent.READ
             held(locks.run_lock(store, self.manifest.run, read, owner, wait_s=wait_s, interrupt=interrupt))
-        free = control.wait_until(
-            lambda: not control.taken(pids), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=services.interrupt
-        )
-        if not free:
-            raise _pids_taken(control.taken(pids))
+        self._require_free_ids()
 
     def prepare(self) -> None:
         """Open the journal."""
@@ -169,8 +165,8 @@ class _Restore:
         self.record = journal.begin(services.host_state.journal, entry)
 
     def close_journal(self) -> None:
-        """Nothing of the restore is left: the journal needs no entry any more."""
-        if self.record is not None:
+        """The journal needs no entry any more, unless something of the restore is left."""
+        if self.record is not None and self.left_over is None:
             self.record.close()
 
     def move_files(self) -> None:
@@ -186,16 +182,35 @@ class _Restore:
             kept.place(item)
 
     def put_files_back(self) -> None:
-        """Give the files their tails again, and those in memory what they held."""
-        kept.take_back(self.replaced)
-        for left in tails.put_back(self.plan.cuts).left:
-            self._warn(
-                f"{left.path} was written to meanwhile; what was behind it is kept in {left.tail}.", "W_TAIL_KEPT"
-            )
+        """Give the files their tails again, and those in memory what they held; not under a process that lives on."""
+        if self.left_over is not None:
+            return
+        with self._noting_what_is_left():
+            try:
+                kept.take_back(self.replaced)
+            finally:
+                for left in tails.put_back(self.plan.cuts).left:
+                    text = f"{left.path} was written to meanwhile; what was behind it is kept in {left.tail}."
+                    self._warn(text, "W_TAIL_KEPT")
 
     def bring_up(self) -> None:
-        """Let criu restore the tree."""
+        """Let criu restore the tree; again where an address is still in use, though nobody listens there.
+
+        The kernel is then winding up connections of the job that was just killed, which takes it a moment.
+        """
         self._journal().advance(Phase.RESTORING)
+        for wait_s in (*_ADDRESS_WAITS_S, None):
+            try:
+                self._bring_up_once()
+                break
+            except CriuRestoreFailed as error:
+                if wait_s is None or not error.failure.code.endswith(_ADDRESS_IN_USE):
+                    raise
+            control.wait_until(lambda: False, timeout_s=wait_s, interrupt=self.services.interrupt)
+            self._require_free_ids()
+        self._journal().advance(Phase.RESTORED, tree=tree_processes([self.root, *self.came_up]))
+
+    def _bring_up_once(self) -> None:
         sides = ends.reconnected(self.manifest.ends, self._beside("output"), attached=self.request.attached)
         with sides as self.sides:
             request = self._criu_request(self.sides.inherited)
@@ -204,28 +219,14 @@ class _Restore:
                 self.root, self.stats, self.child = up.root, up.stats, up.child
                 self.came_up = (up.init,)
             else:
-                result = self._restore_patiently(request)
+                result = criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
                 self.root, self.stats = result.root, result.stats
                 self.came_up = control.walk(self.root) or (self.root,)
-        self._journal().advance(Phase.RESTORED, tree=tree_processes([self.root, *self.came_up]))
-
-    def _restore_patiently(self, request: criu_restore.RestoreRequest) -> criu_restore.RestoreResult:
-        """Restore; once more where an address is still in use, though nobody listens there (the gate has looked).
-
-        The kernel is then winding up connections of the job that was just killed, which takes it a moment.
-        """
-        for _ in range(_ADDRESS_TRIES):
-            try:
-                return criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
-            except CriuRestoreFailed as error:
-                if not error.failure.code.endswith(_ADDRESS_IN_USE):
-                    raise
-            control.wait_until(lambda: False, timeout_s=_ADDRESS_WAIT_S, interrupt=self.services.interrupt)
-        return criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
 
     def take_down(self) -> None:
         """End what came up."""
-        returned.end_all(self.came_up, self.child)
+        with self._noting_what_is_left():
+            returned.end_all(self.came_up, self.child)
 
     def look(self) -> None:
         """See that every process is there, then let them run."""
@@ -277,7 +278,33 @@ class _Restore:
     def _logs(self) -> Path:
         return self._beside("logs") / self.id
 
+    def _require_free_ids(self) -> None:
+        """Wait until the ids that the job must get back are free. Raises PidsTaken."""
+        ids, interrupt = self._ids(), self.services.interrupt
+        if not control.wait_until(lambda: not control.taken(ids), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=interrupt):
+            raise _pids_taken(control.taken(ids))
+
+    @contextmanager
+    def _noting_what_is_left(self) -> Iterator[None]:
+        """An undo that fails leaves the journal open, for a recovery to finish it."""
+        try:
+            yield
+        except CkptctlError as error:
+            self.left_over = error
+            raise
+
+    def _failed(self) -> str:
+        if self.left_over is None:
+            return "The job was not restored; its snapshot is as it was."
+        return (
+            f"The job was not restored; its snapshot is as it was. Not everything is taken back: "
+            f"{self.left_over.message} `ckptctl recover` does that later."
+        )
+
     def _ids(self) -> tuple[int, ...]:
+        """The process and thread ids that must be free: none in a PID namespace of its own."""
+        if self.request.new_pid_namespace:
+            return ()
         return tuple(
             dict.fromkeys(
                 number for process in self.manifest.tree.processes for number in (process.pid, *process.threads)

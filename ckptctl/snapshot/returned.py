@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -27,19 +27,19 @@ class NotReturned(CkptctlError):
     exit_status = ExitStatus.RESTORE_FAILED
 
 
+class NotEnded(CkptctlError):
+    """Processes of a restore that was given up do not end."""
+
+    code = "E_NOT_ENDED"
+    exit_status = ExitStatus.RESTORE_FAILED
+
+
 def require_all(manifest: Manifest, root: ProcessId) -> None:
     """See that every process of the manifest is there again below `root`, in a tree that criu has left stopped.
 
     Nothing can have ended by itself yet: whatever is missing was not restored. Raises NotReturned.
     """
-    present = _inside(control.walk(root))
-    missing = sorted(set(_living(manifest)) - set(present))
-    if missing:
-        named = ", ".join(str(pid) for pid in missing[:_NAMED_MOST])
-        raise NotReturned(
-            f"criu said that it restored the job, but {len(missing)} of its processes are not there: {named}.",
-            hint="See the log of criu beside the snapshot; restore it again.",
-        )
+    _require(_living(manifest), _inside(control.walk(root)))
 
 
 def let_go(manifest: Manifest, root: ProcessId) -> None:
@@ -54,22 +54,34 @@ def let_go(manifest: Manifest, root: ProcessId) -> None:
 
 
 def end_all(processes: Sequence[ProcessId], child: Child | None) -> None:
-    """End a tree that came up; for one in a PID namespace of its own `processes` is that namespace's process 1."""
+    """End a tree that came up; for one in a PID namespace of its own `processes` is that namespace's process 1.
+
+    Raises NotEnded where it is still there after a while: its processes wait inside the kernel, for a disk perhaps.
+    """
     everything = tuple(dict.fromkeys(below for process in processes for below in (*control.walk(process), process)))
     control.end(everything)
-    control.wait_until(lambda: all(control.standing(one).gone for one in everything), timeout_s=_END_TIMEOUT_S)
+    if not control.wait_until(lambda: all(control.standing(one).gone for one in everything), timeout_s=_END_TIMEOUT_S):
+        left = [one.pid for one in everything if not control.standing(one).gone]
+        raise NotEnded(
+            f"The processes {', '.join(map(str, left))} that were restored do not end.",
+            hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` puts everything back later.",
+        )
     for process in processes:
         with suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
     if child is not None:
-        child.wait()
+        child.wait()  # for `unshare`, which ends with the process 1 that has just ended
         child.close()
 
 
 def pids_here(pids: Sequence[int], root: ProcessId) -> tuple[int, ...]:
-    """The pids of the images as they are seen from here, which differs inside a PID namespace of its own."""
+    """The pids of the images as they are seen from here, which differs inside a PID namespace of its own.
+
+    Raises NotReturned where one of them is not there any more.
+    """
     present = _inside(control.walk(root))
-    return tuple(present[pid].pid for pid in pids if pid in present)
+    _require(pids, present)
+    return tuple(present[pid].pid for pid in pids)
 
 
 def owners(numbers: Iterable[int]) -> str:
@@ -77,6 +89,16 @@ def owners(numbers: Iterable[int]) -> str:
     listed = list(numbers)
     more = f" and {len(listed) - _NAMED_MOST} more" if len(listed) > _NAMED_MOST else ""
     return ", ".join(_owner(number) for number in listed[:_NAMED_MOST]) + more
+
+
+def _require(pids: Iterable[int], present: Mapping[int, ProcessId]) -> None:
+    missing = sorted(set(pids) - set(present))
+    if missing:
+        named = ", ".join(str(pid) for pid in missing[:_NAMED_MOST])
+        raise NotReturned(
+            f"criu said that it restored the job, but {len(missing)} of its processes are not there: {named}.",
+            hint="See the log of criu beside the snapshot; restore it again.",
+        )
 
 
 def _owner(number: int) -> str:

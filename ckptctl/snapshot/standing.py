@@ -5,7 +5,7 @@ Both are called in the ordinary course and again by a recovery, so they look at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from ckptctl.criu.invocation import read_log
 from ckptctl.criu.namespaces import pid_inside
 from ckptctl.criu.running import cancel, find_running
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.files import FileTrouble
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.outcome import JobState, Outcome
@@ -80,7 +81,8 @@ def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
             f"The snapshot {entry.folder} is complete, but the processes {_list(left)} do not end.",
             hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` ends them later.",
         )
-    _forget_connections(entry)
+    for text in _forget_connections(SnapshotFolder(entry.folder)):
+        warn(text, "W_NOT_UNLOCKED")
     control.wait_until(lambda: not _unreaped(tree), timeout_s=_REAP_TIMEOUT_S)
     for process, parent in _unreaped(tree):
         warn(
@@ -88,6 +90,13 @@ def end_saved(entry: JournalEntry, warn: Callable[[str, str], None]) -> None:
             "not free: a restore must wait for that, or use --new-pid-namespace.",
             "W_NOT_REAPED",
         )
+
+
+def is_standing_still(entry: JournalEntry) -> bool:
+    """Whether anything of the tree is stopped that was not before we came."""
+    return any(
+        control.standing(process).stopped for process in members(entry) if process.pid not in entry.stopped_before
+    )
 
 
 def members(entry: JournalEntry) -> tuple[ProcessId, ...]:
@@ -132,14 +141,21 @@ def _release_connections(entry: JournalEntry, tree: Iterable[ProcessId]) -> None
         network.release_connections(images, {pid_inside(pid): pid for pid in living})
 
 
-def _forget_connections(entry: JournalEntry) -> None:
-    """Remove CRIU's packet filter once the tree is gone, unless a peer outside still waits behind it."""
+def _forget_connections(folder: SnapshotFolder) -> Iterator[str]:
+    """Remove CRIU's packet filter once the tree is gone, unless a peer outside still waits behind it.
+
+    Yields what could not be done, for people: the job has ended and is saved all the same.
+    """
     from ckptctl.criu import network
+    from ckptctl.criu.container import ImageDamaged
     from ckptctl.criu.images import read_images
 
-    images = read_images(SnapshotFolder(entry.folder).images)
-    if not network.leads_outside(images):
-        network.release_connections(images, {})
+    try:
+        images = read_images(folder.images)
+        if not network.leads_outside(images):
+            network.release_connections(images, {})
+    except (network.ConnectionsLocked, ImageDamaged, FileTrouble) as error:
+        yield f"{error.message} {error.hint}"
 
 
 def _wait_for_criu(images: Path) -> None:

@@ -55,12 +55,18 @@ def cut(moved: MovedFile) -> None:
 def put_back(moved: Iterable[MovedFile]) -> PutBack:
     """Give the files their tails again, where nobody has written to them since. Safe to call again after a crash.
 
-    Raises FileTrouble, NoSpace.
+    One that fails does not keep the others from it: the first failure is raised at the end (FileTrouble, NoSpace).
     """
     restored: list[MovedFile] = []
     left: list[MovedFile] = []
+    failures: list[CkptctlError] = []
     for item in moved:
-        (restored if _put_back_one(item) else left).append(item)
+        try:
+            (restored if _put_back_one(item) else left).append(item)
+        except CkptctlError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return PutBack(tuple(restored), tuple(left))
 
 

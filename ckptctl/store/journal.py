@@ -89,7 +89,7 @@ class JournalEntry:
     id: Annotated[str, "id of the action; for a dump that of the snapshot"]
     action: Annotated[Action, "what is being done"]
     phase: Annotated[Phase, "how far it has come"]
-    owner: Annotated[Owner, "the ckptctl that does it"]
+    owner: Annotated[Owner, "the ckptctl that began it"]
     tree: Annotated[tuple[TreeProcess, ...], "the processes concerned; the root first. Empty before a restore"]
     folder: Annotated[Path, "where the snapshot is to be, or is restored from"]
     staging: Annotated[Path | None, "where a dump is built, or a restore keeps criu's log and pid file"] = None
@@ -102,6 +102,7 @@ class JournalEntry:
     new_pid_namespace: Annotated[bool, "whether the tree is restored into a PID namespace of its own"] = False
     moved: Annotated[tuple[MovedFile, ...], "files put back to an earlier size, in the order in which it is done"] = ()
     replaced: Annotated[tuple[ReplacedFile, ...], "files in memory put in place, in the order in which it is done"] = ()
+    recoverer: Annotated[Owner | None, "the ckptctl that finishes or undoes it, once its owner is dead"] = None
 
     def __post_init__(self) -> None:
         if not is_snapshot_id(self.id):
@@ -156,7 +157,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OpenEntry:
-    """An entry found in the journal; `abandoned` when its owner is known to be dead."""
+    """An entry found in the journal; `abandoned` when whoever had it in hand last is known to be dead."""
 
     path: Path
     entry: JournalEntry
@@ -180,12 +181,13 @@ def begin(folder: Path, entry: JournalEntry) -> Record:
     return _written(folder / f"{entry.id}.json", entry)
 
 
-def take_over(found: OpenEntry, owner: Owner) -> Record:
-    """Make `owner` the one who finishes or undoes an abandoned action.
+def take_over(found: OpenEntry, recoverer: Owner) -> Record:
+    """Make `recoverer` the one who finishes or undoes an abandoned action.
 
+    Its owner stays written down: what a restore has brought up is told by being younger than that.
     The caller holds the lock of recovery, so that no two do. Raises files.FileTrouble and files.NoSpace.
     """
-    return _written(found.path, dataclasses.replace(found.entry, owner=owner))
+    return _written(found.path, dataclasses.replace(found.entry, recoverer=recoverer))
 
 
 def open_entries(folder: Path, here: Owner) -> tuple[OpenEntry | DamagedEntry, ...]:
@@ -217,4 +219,4 @@ def _read(path: Path, here: Owner) -> OpenEntry | DamagedEntry | None:
         return None  # its owner has just finished
     except (OSError, Misshapen) as error:
         return DamagedEntry(path, str(error))
-    return OpenEntry(path, entry, entry.owner.liveness(here) is Liveness.DEAD)
+    return OpenEntry(path, entry, (entry.recoverer or entry.owner).liveness(here) is Liveness.DEAD)

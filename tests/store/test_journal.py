@@ -83,7 +83,14 @@ def test_what_its_owner_left_behind_is_abandoned(tmp_path: Path, owner: Owner, d
     (again,) = open_entries(tmp_path, owner)
     assert isinstance(again, OpenEntry)
     assert not again.abandoned
-    assert again.entry == record.entry == entry(owner)
+    assert again.entry == record.entry == entry(dead, recoverer=owner), "who began it is not forgotten"
+
+
+def test_what_a_recovery_left_behind_is_abandoned_again(tmp_path: Path, owner: Owner, dead: Owner) -> None:
+    begin(tmp_path, entry(dead, recoverer=dead))
+    (found,) = open_entries(tmp_path, owner)
+    assert isinstance(found, OpenEntry)
+    assert found.abandoned
 
 
 def test_what_cannot_be_seen_from_here_is_not_abandoned(tmp_path: Path, owner: Owner) -> None:
