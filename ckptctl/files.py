@@ -46,14 +46,17 @@ def make_private_folder(path: Path, *, exist_ok: bool = True) -> None:
         raise trouble(error, f"The folder {path} cannot be created") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` all at once and durably: a temporary file beside it (0600), fsync, rename, fsync.
+def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Replace `path` by `data` all at once and durably: a temporary file beside it, fsync, rename, fsync.
+
+    `mode` are the new file's permissions, whatever the umask.
 
     Raises FileTrouble or NoSpace; the former file is then still there.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         write_durably(temporary, data)
+        temporary.chmod(mode)
         temporary.rename(path)
         fsync_folder(path.parent)
     except OSError as error:

@@ -1,0 +1,125 @@
+"""Notices of Amazon EC2, from the instance metadata service, version 2 (tokens)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from ckptctl.supervise.notices.metadata import Answer, MetadataServer
+from ckptctl.supervise.notices.notice import Notice, NoticeKind, NoticeUnavailable
+
+METADATA: Final = "http://169.254.169.254"
+_TOKEN_TTL_S: Final = 21600
+_TOKEN: Final = "/latest/api/token"
+_ACTION: Final = "/latest/meta-data/spot/instance-action"
+_REBALANCE: Final = "/latest/meta-data/events/recommendations/rebalance"
+_MAINTENANCE: Final = "/latest/meta-data/events/maintenance/scheduled"
+# Events are announced weeks ahead; the job need not end before the last minutes.
+_MAINTENANCE_LEAD_S: Final = 900.0
+_IN_A_CONTAINER: Final = (
+    "In a container its answer may need another hop: "
+    "aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id ID"
+)
+
+
+class AwsNotices:
+    """Spot interruptions, two minutes ahead and best effort; maintenance in its last 15 minutes; rebalance advice.
+
+    Amazon recommends to look every five seconds. A 404 means that there is nothing to say.
+    """
+
+    name = "aws"
+    interval_s = 5.0
+
+    def __init__(self, base: str = METADATA, *, now_s: Callable[[], float]) -> None:
+        self._server = MetadataServer(base, "Amazon EC2")
+        self._now_s = now_s
+        self._token: str | None = None
+
+    def poll(self) -> Notice | None:
+        return self._interruption() or self._maintenance() or self._rebalance()
+
+    def close(self) -> None:
+        """Nothing is held between polls."""
+
+    def _interruption(self) -> Notice | None:
+        answer = self._get(_ACTION)
+        if answer is None:
+            return None
+        said = self._server.parsed(answer, "the spot action")
+        action = said.get("action") if isinstance(said, dict) else None
+        if not isinstance(said, dict) or not isinstance(action, str):
+            raise self._server.unavailable("names no spot action", "ckptctl asks again.")
+        time = str(said.get("time", ""))
+        words = f"EC2 will {action} this spot instance" + (f" at {time}" if time else "")
+        return Notice(self.name, NoticeKind.PREEMPTION, words, _iso_time_s(time))
+
+    def _maintenance(self) -> Notice | None:
+        answer = self._get(_MAINTENANCE)
+        if answer is None:
+            return None
+        said = self._server.parsed(answer, "the maintenance events")
+        events = [event for event in said if isinstance(event, dict)] if isinstance(said, list) else []
+        due = [
+            (starts_s, str(event.get("Code", "maintenance")), str(event["NotBefore"]))
+            for event in events
+            if event.get("State") == "active"
+            and (starts_s := _mail_time_s(str(event.get("NotBefore")))) is not None
+            and starts_s - self._now_s() <= _MAINTENANCE_LEAD_S
+        ]
+        if not due:
+            return None
+        starts_s, code, time = min(due)
+        return Notice(
+            self.name, NoticeKind.MAINTENANCE, f"EC2 has scheduled {code} of this instance at {time}", starts_s
+        )
+
+    def _rebalance(self) -> Notice | None:
+        answer = self._get(_REBALANCE)
+        if answer is None:
+            return None
+        words = "EC2 recommends to leave this instance: its risk to be interrupted has risen"
+        return Notice(self.name, NoticeKind.ADVICE, words)
+
+    def _get(self, path: str) -> Answer | None:
+        """The answer with status 200, None for a 404; a token that has expired is replaced once."""
+        answer = self._server.ask(path, {"X-aws-ec2-metadata-token": self._token or self._fresh_token()})
+        if answer.status == 401:
+            answer = self._server.ask(path, {"X-aws-ec2-metadata-token": self._fresh_token()})
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise self._server.unexpected(answer, path)
+        return answer
+
+    def _fresh_token(self) -> str:
+        self._token = None
+        headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_TTL_S)}
+        try:
+            answer = self._server.ask(_TOKEN, headers, method="PUT")
+        except NoticeUnavailable as error:
+            raise NoticeUnavailable(error.message, hint=f"{error.hint} {_IN_A_CONTAINER}") from error
+        token = answer.text.strip()
+        # A token is printable ASCII; anything else could not stand in a header, and is none.
+        if answer.status != 200 or not token or not token.isascii() or not token.isprintable():
+            raise self._server.unavailable(f"gave no token (status {answer.status})")
+        self._token = token
+        return token
+
+
+def _iso_time_s(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
+
+
+def _mail_time_s(text: str) -> float | None:
+    """Unix time of `21 Jan 2026 09:00:43 GMT`."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError):
+        return None
