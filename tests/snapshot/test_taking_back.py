@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import pytest
 
 from ckptctl.process.identity import identify
 from ckptctl.snapshot.returned import NotReturned, pids_here
-from support import CommandLine, wait_for
+from support import CommandLine
 from support.capabilities import criu_program
 from support.jobs import state
 from support.leftovers import assert_goes_on, assert_nothing_is_left
@@ -146,7 +145,7 @@ def test_a_criu_that_leaves_no_statistics_leaves_no_job(counting: Shape, ckptctl
 import glob, os, subprocess, sys
 status = subprocess.call([{str(criu_program())!r}, *sys.argv[1:]], close_fds=False)
 if "restore" in sys.argv:
-    folder = sys.argv[sys.argv.index("--work-dir") + 1]
+    folder = sys.argv[sys.argv.index("-W") + 1]
     os.unlink(os.path.join(folder, "stats-restore"))
 sys.exit(status)
 """
@@ -154,6 +153,7 @@ sys.exit(status)
     program.chmod(0o755)
     failed = ckptctl("restore", "latest", environment={"CKPTCTL_CRIU": str(program)})
     assert failed.status not in (0, 1), failed.stderr
+    assert "stats-restore" in failed.stderr
     assert "was not restored" in failed.stderr
     counting.job.wait_gone()
     assert_nothing_is_left(ckptctl)
@@ -189,18 +189,37 @@ def test_a_job_that_cannot_be_let_go_keeps_what_its_recovery_needs(
         assert_nothing_is_left(ckptctl)
 
 
-def test_an_address_that_is_still_wound_up_is_waited_for(start_shape: Start, ckptctl: CommandLine) -> None:
-    with start_shape("tcp_server") as shape:
+@pytest.fixture
+def criu_that_first_fails(tmp_path: Path) -> Path:
+    """A criu that meets an address in use at its first restore, and then is the real one."""
+    log = Path(__file__).parents[1] / "criu" / "logs" / "address-in-use.log"
+    program, met = tmp_path / "criu", tmp_path / "met"
+    program.write_text(
+        f"""#!{sys.executable}
+import os, shutil, sys
+if "restore" in sys.argv and not os.path.exists({str(met)!r}):
+    open({str(met)!r}, "w").close()
+    folder, name = (sys.argv[sys.argv.index(word) + 1] for word in ("-W", "-o"))
+    shutil.copy({str(log)!r}, os.path.join(folder, name))
+    sys.exit(1)
+os.execv({str(criu_program())!r}, ["criu", *sys.argv[1:]])
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("words", [(), ("--new-pid-namespace",)], ids=["same-pids", "new-pid-namespace"])
+@pytest.mark.parametrize("name", ["tcp_server", "terminal --master outside"])
+def test_an_address_that_is_still_wound_up_is_waited_for(
+    name: str, words: tuple[str, ...], start_shape: Start, ckptctl: CommandLine, criu_that_first_fails: Path
+) -> None:
+    """The second try has new other sides for what leads out of the job: those of the first died with it."""
+    with start_shape(*name.split()) as shape:
         shape.wait_steps(5)
-        folder = Path(ckptctl.json("dump", "--pid", str(shape.pid))["result"]["folder"])
-        (port,) = {one["port"] for one in json.loads((folder / "manifest.json").read_text())["ports"]}
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", port))  # it does not listen, so nothing is seen of it beforehand
-            restore = ckptctl.start("restore", "latest")
-            logs = folder.with_name(f"{folder.name}.logs")
-            wait_for(lambda: any("in use" in log.read_text() for log in logs.glob("*/restore.log")), 30, "a first try")
-        said, errors = restore.communicate(timeout=60)
-        assert restore.returncode == 0, said + errors
+        ckptctl("dump", "--pid", str(shape.pid)).check()
+        ckptctl("restore", "latest", *words, environment={"CKPTCTL_CRIU": str(criu_that_first_fails)}).check()
+        assert (criu_that_first_fails.parent / "met").exists()
         assert_goes_on(shape)
         assert_nothing_is_left(ckptctl)
 
