@@ -81,6 +81,16 @@ class RunFolder:
         return self.path / "output"
 
     @property
+    def stdout(self) -> Path:
+        """What a supervised job writes to its standard output; appended to from one start to the next."""
+        return self.output / "stdout.log"
+
+    @property
+    def stderr(self) -> Path:
+        """The same for its standard error."""
+        return self.output / "stderr.log"
+
+    @property
     def supervision(self) -> Path:
         """What the supervisor knows of its job, for `status` and for the next supervisor."""
         return self.path / "supervision.json"
@@ -94,6 +104,11 @@ class RunFolder:
     def job_exit(self) -> Path:
         """Where the keeper of the job writes down how it ended."""
         return self.path / "job-exit.json"
+
+    @property
+    def hooks_log(self) -> Path:
+        """What the user's hooks print."""
+        return self.path / "hooks.log"
 
     @property
     def snapshot_request(self) -> Path:

@@ -75,12 +75,18 @@ def run_logged(
     return _wait(child, limit_s, give_up, grace_s=_GRACE_S)
 
 
-def run_captured(words: Sequence[str], *, limit_s: float, give_up: Callable[[], bool] = never) -> tuple[Ended, bytes]:
+def run_captured(
+    words: Sequence[str],
+    *,
+    limit_s: float,
+    environment: Mapping[str, str] | None = None,
+    give_up: Callable[[], bool] = never,
+) -> tuple[Ended, bytes]:
     """Run a command that may be killed at any moment, and return the beginning of what it said too.
 
     Raises command.CommandMissing and OSError.
     """
-    child, said = command.start_captured(words)
+    child, said = command.start_captured(words, environment=environment)
     with said:
         ended = _wait(child, limit_s, give_up, grace_s=0)
         said.seek(0)

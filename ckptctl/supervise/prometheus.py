@@ -76,14 +76,12 @@ def _families(facts: RunFacts) -> Iterable[_Family]:
     yield _one("ckptctl_running", "Whether the job of the run is running.", int(facts.running))
     yield _one("ckptctl_snapshots_total", "Snapshots that were committed.", facts.snapshots_count, kind="counter")
     yield _one("ckptctl_failures_total", "Snapshots that failed.", facts.failures_count, kind="counter")
-    yield _one(
-        "ckptctl_last_success_timestamp_seconds", "When the newest snapshot was committed.", facts.last_success_s
-    )
+    yield _one("ckptctl_last_success_timestamp_seconds", "When the last snapshot was committed.", facts.last_success_s)
     yield _one("ckptctl_next_due_timestamp_seconds", "When the next snapshot is due.", facts.next_due_s)
-    about = "How long each phase of the newest snapshot took."
+    about = "How long each phase of the last snapshot took."
     yield _labelled("ckptctl_snapshot_duration_seconds", about, "phase", facts.phases_s)
-    yield _one("ckptctl_snapshot_frozen_seconds", "How long the newest snapshot paused the job.", facts.frozen_s)
-    yield _one("ckptctl_snapshot_bytes", "Size of the newest snapshot.", facts.snapshot_bytes)
+    yield _one("ckptctl_snapshot_frozen_seconds", "How long the last snapshot paused the job.", facts.frozen_s)
+    yield _one("ckptctl_snapshot_bytes", "Size of the last snapshot.", facts.snapshot_bytes)
     yield _one("ckptctl_step", "The step that the job has reached.", facts.step)
     yield _one("ckptctl_epoch", "The epoch that the job has reached.", facts.epoch)
     yield _labelled("ckptctl_metric", "What the job reports of itself.", "name", facts.metrics)

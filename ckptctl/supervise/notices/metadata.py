@@ -44,9 +44,9 @@ class MetadataServer:
         try:
             connection.request(method, parts.path.rstrip("/") + path, headers=dict(headers))
             response = connection.getresponse()
-            body = self._body(response, time.monotonic() + timeout_s)
+            body = _body(response, time.monotonic() + timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            raise self.unavailable(f"{self._said(error)}") from error
+            raise self.unavailable(_said(error)) from error
         finally:
             connection.close()
         found = {name.lower(): value for name, value in response.getheaders()}
@@ -67,21 +67,25 @@ class MetadataServer:
         """The JSON of an answer. Raises NoticeUnavailable."""
         try:
             return json.loads(answer.text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.unavailable(f"answered {what} with something else than JSON", "ckptctl asks again.") from error
 
-    def _body(self, response: http.client.HTTPResponse, until_s: float) -> bytes:
-        body = b""
-        while piece := response.read1(_MOST_BYTES):
-            body += piece
-            # The timeout of the socket starts anew with each piece: a server that drips would hold us for ever.
-            if len(body) > _MOST_BYTES or time.monotonic() > until_s:
-                raise http.client.HTTPException("too much or too slow")
-        return body
 
-    def _said(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return "does not answer in time"
-        if isinstance(error, OSError):
-            return f"cannot be reached ({error.strerror or error})"
-        return f"does not speak HTTP as it should ({type(error).__name__})"
+def _body(response: http.client.HTTPResponse, until_s: float) -> bytes:
+    body = b""
+    while piece := response.read1(_MOST_BYTES):
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise http.client.HTTPException("too much")
+        # The timeout of the socket starts anew with each piece: a server that drips would hold us for ever.
+        if time.monotonic() > until_s:
+            raise TimeoutError
+    return body
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "does not answer in time"
+    if isinstance(error, OSError):
+        return f"cannot be reached ({error.strerror or error})"
+    return f"does not speak HTTP as it should ({type(error).__name__})"
