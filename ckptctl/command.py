@@ -173,6 +173,39 @@ def start(
     return Child(process)
 
 
+def start_unattached(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    stdout: int,
+    stderr: int,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int],
+    cwd: Path,
+) -> Child:
+    """Start a program that is to outlive us, in a session of its own, with exactly this environment.
+
+    Nothing of ours reaches it but the descriptors that are named. Raises CommandMissing, and OSError where `cwd`
+    cannot be entered.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            cwd=cwd,
+        )
+    except FileNotFoundError as error:
+        if error.filename == words[0]:
+            raise _missing(words[0]) from error
+        raise
+    return Child(process)
+
+
 def start_captured(
     argv: Sequence[str | os.PathLike[str]],
     *,

@@ -33,6 +33,8 @@ class ExitStatus(IntEnum):
     TIMEOUT = 16
     TRY_AGAIN = 75
     DO_NOT_REQUEUE = 93
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
     INTERRUPTED = 130
     TERMINATED = 143
 
