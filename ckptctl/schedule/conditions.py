@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from ckptctl.schedule.alerts import Alert, AlertCode, Occasion
 from ckptctl.schedule.history import Failures, GpuSample, History
 from ckptctl.schedule.intervals import mean_pause_s, overhead_spacing_s
 from ckptctl.schedule.observation import Observation
@@ -18,26 +18,6 @@ _FIRST_RETRY_S: Final = 60.0
 _LAST_RETRY_S: Final = 1800.0
 # A job may import, compile and load for minutes before it reports anything.
 _SILENCE_S: Final = 600.0
-
-
-class AlertCode(StrEnum):
-    """What an alert is about; stable, for scripts."""
-
-    SNAPSHOT_FAILED = "snapshot-failed"
-    NO_PROGRESS = "no-progress"
-    OVERHEAD = "overhead"
-    GPU_UNSTABLE = "gpu-unstable"
-    GPU_UNKNOWN = "gpu-unknown"
-    PROGRESS_UNKNOWN = "progress-unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """Something that a person should know. It stands as long as its cause; code and `since_s` make it one occasion."""
-
-    code: AlertCode
-    words: str
-    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +90,11 @@ def gpu_alert(policy: Policy, history: History, observation: Observation) -> Ale
         return None
     if observation.gpu_used_bytes is None:
         words = "GPU memory cannot be read: snapshots do not wait for it to be stable."
-        return Alert(AlertCode.GPU_UNKNOWN, words, history.started_s)
+        return Alert(Occasion(AlertCode.GPU_UNKNOWN, history.started_s), words)
     if is_stable(rule, history.gpu, observation.now_s) or history.gpu_waiting_s is None:
         return None
     words = f"GPU memory was not stable within {brief(rule.limit_s)}: the snapshot is taken anyway."
-    return Alert(AlertCode.GPU_UNSTABLE, words, history.gpu_waiting_s)
+    return Alert(Occasion(AlertCode.GPU_UNSTABLE, history.gpu_waiting_s), words)
 
 
 def failure_alert(failures: Failures, now_s: float) -> Alert:
@@ -123,7 +103,7 @@ def failure_alert(failures: Failures, now_s: float) -> Alert:
     wait_s = failures.last_s + retry_after_s(failures.count) - now_s
     when = f"not before {brief(wait_s)} from now" if wait_s > TICK_S else "when one is due"
     words = f"{which} failed: {failures.message} The next attempt: {when}."
-    return Alert(AlertCode.SNAPSHOT_FAILED, words, failures.last_s)
+    return Alert(Occasion(AlertCode.SNAPSHOT_FAILED, failures.last_s), words)
 
 
 def standstill_alert(history: History, observation: Observation) -> Alert:
@@ -133,7 +113,7 @@ def standstill_alert(history: History, observation: Observation) -> Alert:
         f"The job seems to hang: its step has been {observation.progress.step} for {still}, as in its last snapshot. "
         "No snapshot is taken until it moves on; a request takes one anyway."
     )
-    return Alert(AlertCode.NO_PROGRESS, words, history.moved_s)
+    return Alert(Occasion(AlertCode.NO_PROGRESS, history.moved_s), words)
 
 
 def overhead_alert(policy: Policy, history: History, now_s: float) -> Alert | None:
@@ -145,7 +125,7 @@ def overhead_alert(policy: Policy, history: History, now_s: float) -> Alert | No
         f"A snapshot stops the job for {brief(pause_s)}: for an overhead of at most {policy.max_overhead * 100:g}% "
         f"the next one is put off until {brief(spacing_s)} after the last."
     )
-    return Alert(AlertCode.OVERHEAD, words, history.since_s)
+    return Alert(Occasion(AlertCode.OVERHEAD, history.started_s), words)
 
 
 def silence_alert(policy: Policy, history: History, observation: Observation) -> Alert | None:
@@ -164,4 +144,4 @@ def silence_alert(policy: Policy, history: History, observation: Observation) ->
         f"Snapshots that are due {', '.join(blind)} are not taken: the job has not said how far it is. "
         "Let it report that, or add an interval in time: --every 30m."
     )
-    return Alert(AlertCode.PROGRESS_UNKNOWN, words, silent_since_s)
+    return Alert(Occasion(AlertCode.PROGRESS_UNKNOWN, silent_since_s), words)

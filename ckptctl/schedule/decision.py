@@ -1,19 +1,24 @@
 """Whether a snapshot is due now, why, what it waits for, and when the next one will be.
 
-At each look at the job: `history = observed(policy, history, observation)`, then `decide` with that history.
+At each look at the job: `history = observed(policy, history, observation)`, then `decide` with that history. Around
+each snapshot: `history.snapshot_ended` or `history.snapshot_failed`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ckptctl.schedule import conditions
-from ckptctl.schedule.conditions import Alert, Hold
+from ckptctl.schedule.alerts import Alert
+from ckptctl.schedule.conditions import Hold
 from ckptctl.schedule.history import GpuSample, History, went_on
 from ckptctl.schedule.observation import Observation
 from ckptctl.schedule.policy import Policy
 from ckptctl.schedule.triggers import TICK_S, Prospect, Reason, prospects, request_reason
 from ckptctl.schedule.wording import brief
+
+_REMEMBERED_ALERTS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,15 @@ def decide(policy: Policy, history: History, observation: Observation) -> Decisi
     return _decide_wanted(policy, history, observation, Decision(False, reasons, alerts=alerts))
 
 
-def fresh_alerts(before: Decision | None, now: Decision) -> tuple[Alert, ...]:
-    """The alerts that did not stand at the decision before: those that people have not been told of."""
-    known = {(alert.code, alert.since_s) for alert in before.alerts} if before else set()
-    return tuple(alert for alert in now.alerts if (alert.code, alert.since_s) not in known)
+def fresh_alerts(history: History, decision: Decision) -> tuple[Alert, ...]:
+    """The alerts that nobody has been told of; follow with `told`."""
+    return tuple(alert for alert in decision.alerts if alert.occasion not in history.told)
+
+
+def told(history: History, alerts: tuple[Alert, ...]) -> History:
+    """The history after people were told of these."""
+    occasions = (*history.told, *(alert.occasion for alert in alerts))
+    return replace(history, told=occasions[-_REMEMBERED_ALERTS:]) if alerts else history
 
 
 def _decide_wanted(policy: Policy, history: History, observation: Observation, wanted: Decision) -> Decision:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
+from ckptctl.schedule.alerts import Occasion
 from ckptctl.schedule.policy import BestRule, Mode, Policy
 from ckptctl.store import codec
 from ckptctl.store.manifest import Progress
@@ -84,7 +85,8 @@ class History:
     costs: tuple[Cost, ...] = ()
     failures: Failures | None = None
     gpu: tuple[GpuSample, ...] = ()
-    gpu_waiting_s: float | None = None  # since when a snapshot has been due but for unstable GPU memory
+    gpu_waiting_s: float | None = None  # since when nothing but GPU memory could hold a snapshot that is due
+    told: tuple[Occasion, ...] = ()
 
     def best(self, rule: BestRule) -> float | None:
         """The best value of this metric that any snapshot has."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
 
-from ckptctl.schedule.history import Failures, History
+from ckptctl.schedule.history import History
 from ckptctl.store import codec
 
 
@@ -13,6 +14,10 @@ from ckptctl.store import codec
 class _Kept:
     boot_id: Annotated[str, "the boot on whose CLOCK_MONOTONIC the times are"]
     history: History
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, _times(self.history))):
+            raise ValueError("a time is not a number")
 
 
 def to_json(history: History, boot_id: str) -> dict[str, object]:
@@ -27,16 +32,15 @@ def from_json(raw: object, boot_id: str, now_s: float) -> History:
     Times of another boot mean nothing here: intervals then begin now.
     """
     kept = codec.decode(_Kept, raw)
-    same_clock = kept.boot_id == boot_id and _newest_s(kept.history) <= now_s
+    same_clock = kept.boot_id == boot_id and max(_times(kept.history)) <= now_s
     return kept.history if same_clock else _from_now(kept.history, now_s)
 
 
-def _newest_s(history: History) -> float:
-    failed_s = history.failures.last_s if history.failures else history.since_s
-    return max(history.started_s, history.since_s, history.moved_s, failed_s)
+def _times(history: History) -> tuple[float, ...]:
+    failed = (history.failures.last_s,) if history.failures else ()
+    return (history.started_s, history.since_s, history.moved_s, *failed)
 
 
 def _from_now(history: History, now_s: float) -> History:
-    failures = history.failures
-    moved = Failures(failures.count, now_s, failures.message) if failures else None
-    return replace(history, started_s=now_s, since_s=now_s, moved_s=now_s, failures=moved)
+    failures = replace(history.failures, last_s=now_s) if history.failures else None
+    return replace(history, started_s=now_s, since_s=now_s, moved_s=now_s, failures=failures, told=())

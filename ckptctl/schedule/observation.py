@@ -26,6 +26,7 @@ class Request(StrEnum):
 class Observation:
     """The job now.
 
+    `progress.metrics` has the newest value of each metric, also of one that was not measured again since.
     `gpu_used_bytes` is the GPU memory of all its processes, 0 where it has none yet, None where that cannot be told.
     `requested` stands until a snapshot begins; whoever begins it takes the request away, or each failure would be
     followed by the next attempt at once. `under_way` says that a snapshot of this job is being taken, by whomever.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -78,7 +77,9 @@ def parse_policy(words: PolicyWords) -> Policy:
         at_epoch_end=words.at_epoch_end,
         on_best=_one_mode_each(tuple(dict.fromkeys(parse_on_best(text) for text in words.on_best))),
         when_gpu_stable=None if words.when_gpu_stable is None else parse_gpu_stable(words.when_gpu_stable),
-        min_interval_s=0.0 if words.min_interval is None else _duration(words.min_interval, "--min-interval"),
+        min_interval_s=0.0
+        if words.min_interval is None
+        else _duration(words.min_interval, "--min-interval", least_s=0),
         max_overhead=None if words.max_overhead is None else parse_overhead(words.max_overhead),
     )
     if not policy.has_triggers:
@@ -98,8 +99,8 @@ def parse_every(text: str) -> Interval:
         if count == 0:
             raise BadSchedule(f"--every {text}: that is never.", hint="Write a number above 0: 500steps, 1epoch.")
         return EverySteps(count) if unit in _STEPS else EveryEpochs(count)
-    if re.fullmatch(r"[\d.]*", stripped):
-        raise BadSchedule(f"--every {text!r} says no unit.", hint=f"Write {stripped or 500}steps or {stripped or 30}s.")
+    if re.fullmatch(r"\d+(\.\d+)?", stripped, re.ASCII):
+        raise BadSchedule(f"--every {text!r} says no unit.", hint=f"Write {stripped}s, or {stripped}steps.")
     return EverySeconds(_duration(stripped, "--every", also="; or 500steps, 1epoch, auto"))
 
 
@@ -202,7 +203,7 @@ def _duration(text: str, option: str, *, least_s: float = 0.001, also: str = "")
     except UsageError as error:
         hint = f"Write a number with a unit: 90s, 30m, 1h30m{also}."
         raise BadSchedule(f"{option} {text!r} is not a duration.", hint=hint) from error
-    if not least_s <= seconds <= _LONGEST_S or not math.isfinite(seconds):
+    if not least_s <= seconds <= _LONGEST_S:
         problem = "too short" if seconds < least_s else "too long"
         raise BadSchedule(f"{option} {text!r} is {problem}.", hint="Write a duration such as 90s, 30m or 1h30m.")
     return seconds

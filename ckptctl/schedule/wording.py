@@ -31,5 +31,5 @@ def interval_words(interval: Interval) -> str:
 def since_words(history: History) -> str:
     """What intervals in time are counted from."""
     if not history.saved:
-        return "since the job started"
-    return "since the job was resumed" if history.since_s == history.started_s else "since the last snapshot"
+        return "since the start"
+    return "since the resume" if history.since_s == history.started_s else "since the last snapshot"
