@@ -11,7 +11,7 @@ from ckptctl.schedule.history import Failures, GpuSample, History
 from ckptctl.schedule.intervals import mean_pause_s, overhead_spacing_s
 from ckptctl.schedule.observation import Observation
 from ckptctl.schedule.policy import EveryEpochs, EverySteps, GpuStable, Policy
-from ckptctl.schedule.triggers import TICK_S
+from ckptctl.schedule.triggers import TICK_S, Reason, Trigger
 from ckptctl.schedule.wording import brief, interval_words
 
 _FIRST_RETRY_S: Final = 60.0
@@ -47,10 +47,15 @@ def retry_after_s(failures: int) -> float:
     return min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(failures - 1, 10))
 
 
-def standstill(history: History, observation: Observation) -> Hold | None:
-    """A job that hangs: its step is known and is still that of its last snapshot."""
+def standstill(history: History, observation: Observation, reasons: tuple[Reason, ...]) -> Hold | None:
+    """A job that hangs: its step is known and is still that of its last snapshot, and only time has gone by.
+
+    A new epoch or a new metric shows that it lives.
+    """
     step = observation.progress.step
     if not history.saved or step is None or step != history.step:
+        return None
+    if any(reason.trigger is not Trigger.TIME for reason in reasons):
         return None
     return Hold(f"the step is still {step}", event="when the step moves on")
 

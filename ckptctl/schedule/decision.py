@@ -6,6 +6,7 @@ each snapshot: `history.snapshot_ended` or `history.snapshot_failed`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -72,8 +73,8 @@ def observed(policy: Policy, history: History, observation: Observation) -> Hist
     if observation.gpu_used_bytes is not None:
         samples = (*history.gpu, GpuSample(observation.now_s, observation.gpu_used_bytes))
         history = replace(history, gpu=conditions.in_window(rule, samples, observation.now_s))
-    wanted = any(prospect.reason for prospect in prospects(policy, history, observation))
-    if not wanted or _holds(policy, history, observation):
+    reasons = _reasons(prospects(policy, history, observation))
+    if not reasons or _holds(policy, history, observation, reasons):
         return replace(history, gpu_waiting_s=None)
     waiting_s = observation.now_s if history.gpu_waiting_s is None else history.gpu_waiting_s
     return replace(history, gpu_waiting_s=waiting_s)
@@ -82,7 +83,7 @@ def observed(policy: Policy, history: History, observation: Observation) -> Hist
 def decide(policy: Policy, history: History, observation: Observation) -> Decision:
     """Whether a snapshot is due. A request overrides everything, but there are never two snapshots at once."""
     coming = tuple(prospects(policy, history, observation))
-    reasons = tuple(prospect.reason for prospect in coming if prospect.reason)
+    reasons = _reasons(coming)
     alerts = _standing_alerts(policy, history, observation)
     if observation.requested:
         reasons = (request_reason(observation.requested), *reasons)
@@ -109,9 +110,9 @@ def told(history: History, alerts: tuple[Alert, ...]) -> History:
 
 def _decide_wanted(policy: Policy, history: History, observation: Observation, wanted: Decision) -> Decision:
     now_s = observation.now_s
-    holds = _holds(policy, history, observation)
+    holds = _holds(policy, history, observation, wanted.reasons)
     alerts = wanted.alerts
-    if conditions.standstill(history, observation):
+    if conditions.standstill(history, observation, wanted.reasons):
         alerts = (*alerts, conditions.standstill_alert(history, observation))
     elif put_off := conditions.overhead_alert(policy, history, now_s):
         alerts = (*alerts, put_off)
@@ -127,11 +128,15 @@ def _decide_wanted(policy: Policy, history: History, observation: Observation, w
     return replace(wanted, due=True, remarks=remarks, outlook=Outlook(in_s=0.0), alerts=alerts)
 
 
-def _holds(policy: Policy, history: History, observation: Observation) -> tuple[Hold, ...]:
-    """Everything that a wanted snapshot waits for, but for GPU memory."""
+def _reasons(prospects: Iterable[Prospect]) -> tuple[Reason, ...]:
+    return tuple(prospect.reason for prospect in prospects if prospect.reason)
+
+
+def _holds(policy: Policy, history: History, observation: Observation, reasons: tuple[Reason, ...]) -> tuple[Hold, ...]:
+    """Everything that a snapshot wanted for these reasons waits for, but for GPU memory."""
     timed = conditions.time_holds(policy, history)
     holds = [hold for hold in timed if hold.until_s is not None and hold.until_s - observation.now_s > TICK_S]
-    standstill = conditions.standstill(history, observation)
+    standstill = conditions.standstill(history, observation, reasons)
     return (*holds, standstill) if standstill else tuple(holds)
 
 

@@ -106,15 +106,15 @@ def parse_every(text: str) -> Interval:
 
 def parse_on_best(text: str) -> BestRule:
     """`val_loss`, `val_loss:min`, `bleu:max`; without a mode the name tells. Raises BadSchedule."""
-    name, colon, mode = text.strip().rpartition(":")
+    name, colon, mode = (part.strip() for part in text.rpartition(":"))
     if not colon:
         name, mode = mode, guess_mode(mode)
-    if not name.strip() or mode.lower() not in tuple(Mode):
+    if not name or mode.lower() not in tuple(Mode):
         raise BadSchedule(
             f"--on-best {text!r} is no metric with a mode.",
             hint="Write the name as the job reports it, and min or max: val_loss, accuracy:max.",
         )
-    return BestRule(name.strip(), Mode(mode.lower()))
+    return BestRule(name, Mode(mode.lower()))
 
 
 def guess_mode(metric: str) -> Mode:
@@ -195,8 +195,8 @@ def _given(words: PolicyWords) -> Iterator[str]:
 
 
 def _duration(text: str, option: str, *, least_s: float = 0.001, also: str = "") -> float:
-    """Seconds, with the long names of units too and blanks before units."""
-    compact = re.sub(r"(?<=\d)\s+(?=[a-z])", "", text.strip(), flags=re.ASCII | re.IGNORECASE)
+    """Seconds, with the long names of units too and blanks around units."""
+    compact = re.sub(r"(?<=\d)\s+(?=[a-z])|(?<=[a-z])\s+(?=\d)", "", text.strip(), flags=re.IGNORECASE)
     short = re.sub(r"[a-z]+", lambda match: _LONG_UNITS.get(match[0].lower(), match[0]), compact, flags=re.IGNORECASE)
     try:
         seconds = parse_duration(short)

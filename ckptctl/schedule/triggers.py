@@ -21,9 +21,10 @@ class Trigger(StrEnum):
     """What kind of thing made a snapshot due."""
 
     REQUEST = "request"
-    INTERVAL = "interval"
+    TIME = "time"
+    STEPS = "steps"
+    EPOCHS = "epochs"
     FIRST = "first"
-    EPOCH_END = "epoch-end"
     BEST = "best"
 
 
@@ -89,7 +90,7 @@ def _every_steps(steps: int, counted_from: int | None, step: int | None) -> Pros
     if base is None:
         return Prospect(event="once its step is known")
     if step is not None and step // steps > base // steps:
-        return Prospect(Reason(Trigger.INTERVAL, f"{interval_words(EverySteps(steps))}: step {step}"))
+        return Prospect(Reason(Trigger.STEPS, f"{interval_words(EverySteps(steps))}: step {step}"))
     return Prospect(step=(base // steps + 1) * steps)
 
 
@@ -98,7 +99,7 @@ def _every_epochs(epochs: int, counted_from: int | None, epoch: int | None) -> P
     if base is None:
         return Prospect(event="once its epoch is known")
     if epoch is not None and epoch // epochs > base // epochs:
-        return Prospect(Reason(Trigger.INTERVAL, f"{interval_words(EveryEpochs(epochs))}: epoch {epoch}"))
+        return Prospect(Reason(Trigger.EPOCHS, f"{interval_words(EveryEpochs(epochs))}: epoch {epoch}"))
     return Prospect(epoch=(base // epochs + 1) * epochs)
 
 
@@ -107,7 +108,7 @@ def _timed(seconds: float, words: str, history: History, observation: Observatio
     if at_s - observation.now_s > TICK_S:
         return Prospect(at_s=at_s)
     elapsed = brief(observation.now_s - history.since_s)
-    return Prospect(Reason(Trigger.INTERVAL, f"{words}: {elapsed} {since_words(history)}"))
+    return Prospect(Reason(Trigger.TIME, f"{words}: {elapsed} {since_words(history)}"))
 
 
 def _first(after_s: float, history: History, observation: Observation) -> Prospect:
@@ -122,7 +123,7 @@ def _epoch_end(history: History, observation: Observation) -> Prospect:
     if epoch is None or base is None:
         return Prospect(event="at the end of an epoch, once its epoch is known")
     if epoch > base:
-        return Prospect(Reason(Trigger.EPOCH_END, f"the end of an epoch: from {base} to {epoch}"))
+        return Prospect(Reason(Trigger.EPOCHS, f"the end of an epoch: from {base} to {epoch}"))
     return Prospect(epoch=base + 1)
 
 
