@@ -72,12 +72,14 @@ def forget_exit(path: Path) -> None:
 class Watch:
     """A keeper that runs: waiting for its end, be it our child or not. It is left alone when the watch is closed.
 
-    `fileno` becomes readable at the end, for select(2).
+    `fileno` becomes readable at the end, for select(2). `keeper_status` is how the keeper itself ended, None while it
+    runs and where it was no child of ours: that is how the job ended too, unless the keeper was killed.
     """
 
     def __init__(self, keeper: ProcessId, exit_file: Path, child: command.Child | None = None) -> None:
         """Raises NoSuchProcess where the keeper is gone. `child`: what started it, where that was this process."""
         self.keeper = keeper
+        self.keeper_status: int | None = None
         self._exit_file = exit_file
         self._child = child
         try:
@@ -102,10 +104,11 @@ class Watch:
         if not poller.poll(max(timeout_s, 0.0) * 1000):
             return False
         if self._child is not None:
-            self._child.wait()
-        else:
+            self.keeper_status = self._child.wait()
+        elif self.keeper_status is None:
+            # One that this process has restored is its child, though it did not start it.
             with suppress(ChildProcessError):
-                os.waitpid(self.keeper.pid, os.WNOHANG)
+                self.keeper_status = os.waitstatus_to_exitcode(os.waitpid(self.keeper.pid, os.WNOHANG)[1])
         return True
 
     def job_exit(self) -> JobExit | None:

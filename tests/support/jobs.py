@@ -18,7 +18,7 @@ from support.waiting import lines, wait_for
 
 # A job is known by this variable in its environment: it is inherited, lives in the memory that CRIU saves, and so
 # marks restored processes too, whatever their pids, sessions and namespaces.
-_MARK: Final = "CKPTCTL_TEST_JOB"
+MARK: Final = "CKPTCTL_TEST_JOB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ class Job:
 
     def processes(self) -> list[int]:
         """Every process that carries the job's mark, by pid as seen from here."""
-        needle = f"{_MARK}={self.mark}".encode()
-        pids = [pid for pid in _all_pids() if needle in _environment(pid).split(b"\0")]
+        pids = marked(self.mark)
         self._seen.update(pids)
         return pids
 
@@ -83,16 +82,8 @@ class Job:
 
     def kill(self) -> None:
         """SIGKILL every process of the job, stopped ones too, until none is left."""
-
-        def none_left() -> bool:
-            pids = self.processes()
-            for pid in pids:
-                for number in (signal.SIGKILL, signal.SIGCONT):
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, number)
-            return not pids
-
-        wait_for(none_left, 30, f"the death of {self}")
+        self.processes()
+        kill_marked(self.mark)
 
 
 class Jobs:
@@ -126,7 +117,7 @@ class Jobs:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, **(environment or {}), _MARK: mark},
+                env={**os.environ, **(environment or {}), MARK: mark},
                 cwd=cwd or folder,
                 start_new_session=True,
             )
@@ -141,6 +132,26 @@ class Jobs:
         for job in self._jobs:
             job.kill()
             job.wait_status(10)
+
+
+def marked(mark: str) -> list[int]:
+    """Every process whose environment has `mark` for the variable MARK, by pid as seen from here."""
+    needle = f"{MARK}={mark}".encode()
+    return [pid for pid in _all_pids() if needle in _environment(pid).split(b"\0")]
+
+
+def kill_marked(mark: str) -> None:
+    """SIGKILL every such process, stopped ones too, until none is left."""
+
+    def none_left() -> bool:
+        pids = marked(mark)
+        for pid in pids:
+            for number in (signal.SIGKILL, signal.SIGCONT):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        return not pids
+
+    wait_for(none_left, 30, f"the death of the processes marked {mark}")
 
 
 def python(code: str, *arguments: str) -> list[str]:
