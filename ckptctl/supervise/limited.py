@@ -8,6 +8,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,6 +19,8 @@ from ckptctl.errors import UsageError
 
 # How long a command that was asked to end (SIGTERM) may take before it is killed.
 _GRACE_S: Final = 2.0
+# How long the end of a killed one is waited for.
+_KILLED_S: Final = 1.0
 _MOST_BYTES: Final = 4096
 
 
@@ -31,7 +34,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`status` is negative for a signal, as in the subprocess module."""
+    """`status` is negative for a signal, as in the subprocess module; SIGKILL too for one that would not even die."""
 
     ending: Ending
     status: int
@@ -118,9 +121,22 @@ def _end_group(child: command.Child, grace_s: float) -> int:
     leader = os.pidfd_open(child.pid)
     try:
         if grace_s:
-            os.killpg(child.pid, signal.SIGTERM)
-            select.select([leader], [], [], grace_s)
-        os.killpg(child.pid, signal.SIGKILL)
-        return child.wait()
+            _signal_group(child, signal.SIGTERM)
+            _await_end(leader, grace_s)
+        _signal_group(child, signal.SIGKILL)
+        # What hangs in a file system, or has become another user, stays: the run must not hang with it.
+        return child.wait() if _await_end(leader, _KILLED_S) else -signal.SIGKILL
     finally:
         os.close(leader)
+
+
+def _signal_group(child: command.Child, number: signal.Signals) -> None:
+    with suppress(PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _await_end(process: int, time_s: float) -> bool:
+    """Whether a process, given as a pidfd, ends in this time."""
+    poller = select.poll()
+    poller.register(process, select.POLLIN)
+    return bool(poller.poll(time_s * 1000))

@@ -44,7 +44,7 @@ class GcpNotices:
         else:
             self._deadlines_s.pop(NoticeKind.MAINTENANCE, None)
             maintenance = None
-        if self._preempted(wait=maintenance is None):
+        if self._preempted(wait=maintenance is None and not self._deadlines_s):
             return self._notice(NoticeKind.PREEMPTION, "Google is preempting this machine", self._notice_s)
         self._deadlines_s.pop(NoticeKind.PREEMPTION, None)
         return maintenance
