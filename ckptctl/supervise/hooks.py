@@ -125,7 +125,7 @@ class Hooks:
             self._head(event, words)
             environment = facts.environment(event)
             ended = run_logged(words, output=self._log, environment=environment, limit_s=time_s, give_up=give_up)
-        except (CommandMissing, OSError) as error:
+        except (CommandMissing, OSError, ValueError) as error:  # ValueError: a NUL, which no environment can hold
             outcome, said, seconds = HookOutcome.FAILED, f"cannot be run: {error}", 0.0
         else:
             outcome, said, seconds = *_outcome(ended, time_s), ended.seconds
@@ -138,7 +138,7 @@ class Hooks:
         descriptor = os.open(
             self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE
         )
-        with open(descriptor, "w") as log:
+        with open(descriptor, "w", errors="backslashreplace") as log:
             log.write(f"== {event.value}: {shlex.join(words)}\n")
 
 

@@ -135,7 +135,7 @@ class CommandTarget:
         }
         try:
             ended, _ = run_captured(self._words, environment=environment, limit_s=self._limit_s)
-        except (CommandMissing, OSError) as error:
+        except (CommandMissing, OSError, ValueError) as error:  # ValueError: a NUL, which no environment can hold
             raise NotifyFailed(f"It cannot be run: {error}", hint=_CHECK, again=False) from None
         if ended.ending is not Ending.BY_ITSELF:
             raise NotifyFailed(f"It did not end within {self._limit_s:g} s.", hint=_CHECK, again=True)

@@ -172,3 +172,8 @@ def test_what_a_hook_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
     (pid,) = written(pids)
     assert alive(pid)
     kill(pids)
+
+
+def test_a_fact_that_no_environment_can_hold_is_a_failure_and_no_crash(tmp_path: Path) -> None:
+    result = hooks(tmp_path, "true").run(HookEvent.FAILURE, HookFacts(run="gpt", error="a\0b"))
+    assert result.outcome is HookOutcome.FAILED
