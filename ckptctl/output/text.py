@@ -128,7 +128,10 @@ def _progress(manifest: Manifest) -> list[str]:
     lines = [
         f"{name} {value}" for name, value in (("step", progress.step), ("epoch", progress.epoch)) if value is not None
     ]
-    lines += [f"{name} = {value:g}" for name, value in sorted(progress.metrics.items())]
+    for name, value in sorted(progress.metrics.items()):
+        step = progress.metric_steps.get(name)
+        elsewhere = "" if step in {None, progress.step} else f", measured at step {step}"
+        lines.append(f"{name} = {value:g}{elsewhere}")
     lines += [f"tag {tag}" for tag in manifest.tags]
     return lines + ([f"note: {manifest.note}"] if manifest.note else [])
 

@@ -261,6 +261,9 @@ class Progress:
         default_factory=dict
     )
     source: Annotated[str | None, "where these came from; null where nothing is known"] = None
+    metric_steps: Annotated[
+        Mapping[str, Count], "the step at which each metric was measured; those without one are not here"
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

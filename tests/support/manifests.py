@@ -102,7 +102,7 @@ def make_manifest(**changes: Any) -> Manifest:
         kept_files=(KeptFile("/dev/shm/psm_1", "kept-000.bin", 0o600, 0, 0),),
         ends=(End(EndKind.PIPE, "pipe:[123]", 4711, 2, Direction.WRITE, "tee (pid 12)"),),
         ports=(ListeningPort(Transport.TCP, "127.0.0.1", 29500, 4711),),
-        progress=Progress(12000, 3, {"loss": 0.125, "worst": float("inf")}, "command line"),
+        progress=Progress(12000, 3, {"loss": 0.125, "worst": float("inf")}, "command line", {"loss": 11500}),
         tags=("before-the-change",),
         note="as told",
     )
