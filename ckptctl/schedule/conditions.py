@@ -13,6 +13,7 @@ from ckptctl.schedule.observation import Observation
 from ckptctl.schedule.policy import EveryEpochs, EverySteps, GpuStable, Policy
 from ckptctl.schedule.triggers import TICK_S, Reason, Trigger
 from ckptctl.schedule.wording import brief, interval_words
+from ckptctl.store.manifest import Progress
 
 _FIRST_RETRY_S: Final = 60.0
 _LAST_RETRY_S: Final = 1800.0
@@ -135,18 +136,27 @@ def overhead_alert(policy: Policy, history: History, now_s: float) -> Alert | No
 
 def silence_alert(policy: Policy, history: History, observation: Observation) -> Alert | None:
     """That a trigger can never be due because nobody knows how far the job is."""
-    silent_since_s = max(history.started_s, history.moved_s)
-    if observation.now_s - silent_since_s < _SILENCE_S:
-        return None
-    progress = observation.progress
-    blind = [interval_words(each) for each in policy.every if isinstance(each, EverySteps) and progress.step is None]
-    if progress.epoch is None:
-        blind += [interval_words(each) for each in policy.every if isinstance(each, EveryEpochs)]
-        blind += ["at the end of an epoch"] * policy.at_epoch_end
+    blind = {
+        words: since_s
+        for words, since_s in _blind_triggers(policy, history, observation.progress)
+        if observation.now_s - since_s >= _SILENCE_S
+    }
     if not blind:
         return None
     words = (
         f"Snapshots that are due {', '.join(blind)} are not taken: the job has not said how far it is. "
         "Let it report that, or add an interval in time: --every 30m."
     )
-    return Alert(Occasion(AlertCode.PROGRESS_UNKNOWN, silent_since_s), words)
+    return Alert(Occasion(AlertCode.PROGRESS_UNKNOWN, max(blind.values())), words)
+
+
+def _blind_triggers(policy: Policy, history: History, progress: Progress) -> Iterator[tuple[str, float]]:
+    """Each trigger whose number is not known, and since when."""
+    no_epoch = progress.epoch is None and history.epoch is None
+    for interval in policy.every:
+        if isinstance(interval, EverySteps) and progress.step is None:
+            yield interval_words(interval), history.moved_s
+        if isinstance(interval, EveryEpochs) and no_epoch:
+            yield interval_words(interval), history.started_s
+    if policy.at_epoch_end and no_epoch:
+        yield "at the end of an epoch", history.started_s

@@ -108,7 +108,7 @@ def resumed(policy: Policy, history: History | None, now_s: float, progress: Pro
     """
     fresh = started(now_s, history)
     bests = _up_to(history.bests if history else (), progress.step)
-    fresh = replace(fresh, saved=True, step=progress.step, epoch=progress.epoch, seen_step=progress.step, bests=bests)
+    fresh = replace(fresh, saved=True, step=progress.step, epoch=progress.epoch, bests=bests)
     return replace(fresh, bests=_with_new_bests(policy, fresh, progress))
 
 

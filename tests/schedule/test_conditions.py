@@ -75,6 +75,26 @@ def test_each_failure_is_told_once() -> None:
     assert heard >= 4
 
 
+def test_that_the_overhead_stretches_intervals_is_told_once() -> None:
+    job = Supervised(policy_of("1m", max_overhead="5%"), pause_s=9.0, duration_s=12.0)
+    heard = 0
+    for _ in range(2000):
+        job.pass_time(1)
+        alerts = fresh_alerts(job.history, job.decision)
+        job.history = told(job.history, alerts)
+        heard += len(alerts)
+    assert heard == 1
+
+
+def test_what_was_told_is_not_kept_for_ever() -> None:
+    job = Supervised(policy_of("1m"), fails=True)
+    for _ in range(100):
+        job.take()
+        job.history = told(job.history, fresh_alerts(job.history, job.look()))
+        assert fresh_alerts(job.history, job.decision) == ()
+    assert len(job.history.told) < 100
+
+
 def test_a_request_does_not_wait_after_a_failure() -> None:
     job = Supervised(policy_of("10m"), fails=True)
     job.pass_time(610)
@@ -129,9 +149,10 @@ def test_a_hang_is_only_known_where_the_step_is() -> None:
 
 
 def test_the_first_snapshot_does_not_need_a_step_that_moved() -> None:
-    job = Supervised(policy_of("1h", first_after="2m"), steps_per_s=0.0)
-    job.pass_time(120)
-    assert len(job.snapshots) == 1
+    for policy in (policy_of("1h", first_after="2m"), policy_of("2m")):
+        job = Supervised(policy, steps_per_s=0.0)
+        job.pass_time(600)
+        assert job.gaps() == [120]
 
 
 def test_a_hanging_job_is_dumped_on_request() -> None:
@@ -149,9 +170,22 @@ def test_a_trigger_that_can_see_nothing_says_so() -> None:
     assert codes(job) == [AlertCode.PROGRESS_UNKNOWN]
     assert "every 500 steps, every epoch" in job.decision.alerts[0].words
     job.step = 1.0
+    job.pass_time(700)
+    assert "are due every epoch are not taken" in job.decision.alerts[0].words
+    job.epoch = 0
     job.pass_time(10)
-    # The step moves, so the job can be seen; of the epoch it may not have said anything yet.
     assert codes(job) == []
+
+
+def test_a_step_that_is_known_no_more_is_missed_too() -> None:
+    job = Supervised(policy_of("5000steps", at_epoch_end=True), epoch=0)
+    job.pass_time(1000)
+    job.step = job.epoch = None
+    job.pass_time(590)
+    assert codes(job) == []
+    job.pass_time(20)
+    assert codes(job) == [AlertCode.PROGRESS_UNKNOWN]
+    assert "are due every 5000 steps are not taken" in job.decision.alerts[0].words
 
 
 def test_an_interval_in_time_needs_no_progress() -> None:
@@ -206,6 +240,19 @@ def test_the_limit_runs_anew_for_each_snapshot() -> None:
     assert job.gaps() == [160] * 5
 
 
+def test_the_limit_runs_anew_where_the_next_snapshot_is_due_at_once() -> None:
+    job = Supervised(policy_of("1s", when_gpu_stable="0/10s/1m"), gpu_used_bytes=0, duration_s=0.0)
+    shake(job, 300, MIB)
+    assert all(gap >= 60 for gap in job.gaps())
+
+
+def test_gpu_memory_is_only_spoken_of_where_nothing_else_holds() -> None:
+    job = Supervised(policy_of("10steps", when_gpu_stable="0/10s/1m", min_interval="5m"), gpu_used_bytes=0)
+    job.take()
+    shake(job, 60, MIB)
+    assert job.decision.waits_for == ("at least 5m between snapshots",)
+
+
 def test_the_limit_does_not_run_while_something_else_holds_the_snapshot() -> None:
     job = Supervised(policy_of("10steps", when_gpu_stable="0/10s/1m", min_interval="5m"), gpu_used_bytes=0)
     job.take()
@@ -229,9 +276,17 @@ def test_gpu_memory_must_be_watched_for_the_whole_window() -> None:
     job.take()  # the samples before it say nothing
     job.pass_time(100)
     assert len(job.snapshots) == 2
-    job = Supervised(policy_of("10s", when_gpu_stable="64MiB/50s/5m"), gpu_used_bytes=0)
-    job.pass_time(60)
-    assert job.gaps() == [50]
+    job = Supervised(policy_of("10s", when_gpu_stable="64MiB/50s/5m"), gpu_used_bytes=0, duration_s=0.0)
+    job.pass_time(170)
+    # A dump moves GPU memory: what was seen before it says nothing of the time after it.
+    assert job.gaps() == [50, 51, 51]
+
+
+def test_gpu_memory_is_not_watched_during_a_snapshot() -> None:
+    job = gpu_job()
+    job.pass_time(50)
+    job.look(under_way=True)
+    assert job.history.gpu == ()
 
 
 def test_gpu_memory_that_cannot_be_read_is_no_reason_to_wait() -> None:

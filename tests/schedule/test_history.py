@@ -88,6 +88,11 @@ def test_a_job_that_goes_back_by_itself() -> None:
     assert job.history.best(BestRule("val_loss", Mode.MIN)) == 1.0  # that of step 10
     job.pass_time(80)
     assert job.steps() == [10, 500, 1000, 500, 1000]
+    job.metrics["val_loss"] = 0.5
+    job.pass_time(1)
+    job.step = 900.0
+    job.look()
+    assert job.history.best(BestRule("val_loss", Mode.MIN)) == 1.0
 
 
 def test_going_back_less_than_to_the_last_snapshot_changes_nothing() -> None:
