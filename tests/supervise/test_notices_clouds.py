@@ -114,7 +114,9 @@ def test_aws_spot_interruption(serve: Serve) -> None:
     assert notice.words == "EC2 will terminate this spot instance at 2026-11-21T12:02:00Z"
 
 
-@pytest.mark.parametrize("action", [{"action": "hibernate"}, {"action": "stop", "time": "soon"}])
+@pytest.mark.parametrize(
+    "action", [{"action": "hibernate"}, {"action": "stop", "time": "soon"}, {"instance-action": "stop"}]
+)
 def test_aws_interruption_without_a_usable_time_has_no_deadline(action: dict[str, str], serve: Serve) -> None:
     notice = AwsNotices(serve(Ec2(spot_action=action)).address, now_s=at_noon).poll()
     assert notice is not None
@@ -174,8 +176,20 @@ def maintenance_event(**changed: str) -> dict[str, str]:
     return {**event, **changed}
 
 
-def test_aws_maintenance_in_its_last_minutes(serve: Serve) -> None:
-    cloud = Ec2(maintenance=[maintenance_event(NotBefore="8 Dec 2026 12:00:00 GMT"), maintenance_event()])
+@pytest.mark.parametrize(
+    "said",
+    [
+        [
+            maintenance_event(NotBefore="8 Dec 2026 12:00:00 GMT"),
+            maintenance_event(NotBefore="21 Nov 2026 12:11:00 GMT"),
+            maintenance_event(),
+        ],
+        maintenance_event(),
+    ],
+    ids=["list", "one"],
+)
+def test_aws_maintenance_in_its_last_hour(said: object, serve: Serve) -> None:
+    cloud = Ec2(maintenance=said)
     notice = AwsNotices(serve(cloud).address, now_s=at_noon).poll()
     assert notice is not None
     assert notice.kind is NoticeKind.MAINTENANCE
@@ -186,7 +200,7 @@ def test_aws_maintenance_in_its_last_minutes(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        maintenance_event(NotBefore="21 Nov 2026 12:30:00 GMT"),
+        maintenance_event(NotBefore="21 Nov 2026 13:00:01 GMT"),
         maintenance_event(State="completed"),
         maintenance_event(State="canceled"),
         maintenance_event(NotBefore="some day"),

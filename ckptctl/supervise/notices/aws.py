@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from ckptctl.supervise.notices.metadata import Answer, MetadataServer
-from ckptctl.supervise.notices.notice import Notice, NoticeKind, NoticeUnavailable
+from ckptctl.supervise.notices.notice import Notice, NoticeKind, NoticeUnavailable, most_urgent
 
 METADATA: Final = "http://169.254.169.254"
 _TOKEN_TTL_S: Final = 21600
@@ -16,8 +16,8 @@ _TOKEN: Final = "/latest/api/token"
 _ACTION: Final = "/latest/meta-data/spot/instance-action"
 _REBALANCE: Final = "/latest/meta-data/events/recommendations/rebalance"
 _MAINTENANCE: Final = "/latest/meta-data/events/maintenance/scheduled"
-# Events are announced weeks ahead; the job need not end before the last minutes.
-_MAINTENANCE_LEAD_S: Final = 900.0
+# Events are announced weeks ahead; until then they must not stand before advice.
+_MAINTENANCE_LEAD_S: Final = 3600.0
 _IN_A_CONTAINER: Final = (
     "In a container its answer may need another hop: "
     "aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id ID"
@@ -25,7 +25,7 @@ _IN_A_CONTAINER: Final = (
 
 
 class AwsNotices:
-    """Spot interruptions, two minutes ahead and best effort; maintenance in its last 15 minutes; rebalance advice.
+    """Spot interruptions, two minutes ahead and best effort; maintenance in its last hour; rebalance advice.
 
     Amazon recommends to look every five seconds. A 404 means that there is nothing to say.
     """
@@ -49,7 +49,8 @@ class AwsNotices:
         if answer is None:
             return None
         said = self._server.parsed(answer, "the spot action")
-        action = said.get("action") if isinstance(said, dict) else None
+        # Simulators have written the longer name.
+        action = (said.get("action") or said.get("instance-action")) if isinstance(said, dict) else None
         if not isinstance(said, dict) or not isinstance(action, str):
             raise self._server.unavailable("names no spot action", "ckptctl asks again.")
         time = str(said.get("time", ""))
@@ -61,20 +62,17 @@ class AwsNotices:
         if answer is None:
             return None
         said = self._server.parsed(answer, "the maintenance events")
-        events = [event for event in said if isinstance(event, dict)] if isinstance(said, list) else []
-        due = [
-            (starts_s, str(event.get("Code", "maintenance")), str(event["NotBefore"]))
-            for event in events
-            if event.get("State") == "active"
-            and (starts_s := _mail_time_s(str(event.get("NotBefore")))) is not None
-            and starts_s - self._now_s() <= _MAINTENANCE_LEAD_S
-        ]
-        if not due:
+        events = said if isinstance(said, list) else [said]
+        found = (self._scheduled(event) for event in events if isinstance(event, dict))
+        return most_urgent(tuple(notice for notice in found if notice is not None))
+
+    def _scheduled(self, event: dict[str, object]) -> Notice | None:
+        time = str(event.get("NotBefore"))
+        starts_s = _mail_time_s(time)
+        if event.get("State") != "active" or starts_s is None or starts_s - self._now_s() > _MAINTENANCE_LEAD_S:
             return None
-        starts_s, code, time = min(due)
-        return Notice(
-            self.name, NoticeKind.MAINTENANCE, f"EC2 has scheduled {code} of this instance at {time}", starts_s
-        )
+        words = f"EC2 has scheduled {event.get('Code', 'maintenance')} of this instance at {time}"
+        return Notice(self.name, NoticeKind.MAINTENANCE, words, starts_s)
 
     def _rebalance(self) -> Notice | None:
         answer = self._get(_REBALANCE)
