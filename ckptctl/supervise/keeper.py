@@ -47,9 +47,10 @@ def main(argv: list[str]) -> int:
     words = _read_all(specification_fd).split(b"\0")
     if words.pop() != b"end":
         return 1
-    exit_file, linger_s, program, count, *rest = words
+    exit_file, linger_s, umask, program, count, *rest = words
     environment = _job_environment(rest[: int(count)])
     command = rest[int(count) :]
+    os.umask(int(umask))
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     began = time.time()

@@ -64,6 +64,7 @@ class Launch:
     run: RunFolder
     environment: Mapping[str, str]
     cwd: Path
+    umask: int = 0o022
     allow_io_uring: bool = False
     cuda_launcher: Path | None = None
     linger_s: float = _LINGER_S
@@ -177,7 +178,7 @@ def _specification(launch: Launch) -> bytes:
     own = {STATUS_VARIABLE: str(launch.run.job_status), RUN_VARIABLE: launch.run.name}
     variables = [f"{name}={value}" for name, value in {**launch.environment, **own}.items()]
     program = b"" if launch.allow_io_uring else seccomp.without_io_uring()
-    fields = (str(launch.run.job_exit), f"{launch.linger_s:g}", program.hex(), str(len(variables)))
+    fields = (str(launch.run.job_exit), f"{launch.linger_s:g}", str(launch.umask), program.hex(), str(len(variables)))
     return b"\0".join(os.fsencode(field) for field in (*fields, *variables, *launch.command, "end"))
 
 
