@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,15 +11,16 @@ from ckptctl.criu import network
 from ckptctl.criu.container import ImageDamaged
 from ckptctl.criu.images import read_images
 from ckptctl.criu.records import Images
-from ckptctl.errors import UsageError
+from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 from ckptctl.files import FileTrouble
 from ckptctl.snapshot.services import Services
-from ckptctl.store import catalog, locks
+from ckptctl.store import catalog, journal, locks, removal
+from ckptctl.store.catalog import Entry
 from ckptctl.store.layout import SnapshotFolder, Store
 from ckptctl.store.selectors import find
 
 # Folders beside a snapshot that hold what its restores cut from the job's files, and what the job wrote since.
-_USERS_OWN: Final = ("tails", "output")
+USERS_OWN: Final = ("tails", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +36,70 @@ class Removed:
     warnings: tuple[str, ...]
 
 
+class InUse(CkptctlError):
+    """A snapshot is needed by a dump or a restore that was cut off and is not mended yet."""
+
+    code = "E_IN_USE"
+    exit_status = ExitStatus.LOCKED
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """A snapshot that is in the trash now, where it still takes its space."""
+
+    rubbish: Path
+    warnings: tuple[str, ...]
+
+
 def remove(store: Store, selector: str, run: str | None, *, force: bool, services: Services) -> Removed:
     """Remove the snapshot that the selector means, the logs of its restores, and what its dump left in the kernel.
 
-    Raises NothingMatched, Ambiguous, Locked, LastSnapshot, FileTrouble, and UsageError for a folder of its own.
+    Raises NothingMatched, Ambiguous, Locked, LastSnapshot, Pinned, InUse, FileTrouble, and UsageError for a folder of
+    its own.
     """
     found = find(store, selector, run)
     if found.id is None or found.run is None:
         raise UsageError(f"{found} is not in the store.", hint="Remove the folder itself with rm -r.")
-    with locks.run_lock(
-        store,
-        found.run,
-        locks.Intent.EXCLUSIVE,
-        services.owner,
-        wait_s=services.lock_wait_s,
-        interrupt=services.interrupt,
-    ):
-        images = _images(found.folder)
-        catalog.remove(store, found.run, found.id, force=force)
-        warnings = _forget_connections(images) if images is not None else ()
-    kept = tuple(path for kind in _USERS_OWN if _holds_something(path := found.folder.beside(kind)))
-    return Removed(found.id, found.run, kept, warnings)
+    folder = store.run(found.run)
+    with exclusive(store, found.run, services):
+        if found.folder.path in needed_folders(services):
+            raise InUse(f"{found} is needed by an action that was cut off.", hint="Finish it first: ckptctl recover")
+        if not force:
+            removal.require_removable(store, found.run, found.id)
+        taken = take_out(store, catalog.read_entry(folder, found.id))
+        removal.settle(folder, catalog.list_snapshots(store, found.run))
+    removal.delete(taken.rubbish)
+    removal.delete(found.folder.beside("logs"))
+    return Removed(found.id, found.run, users_own(found.folder), taken.warnings)
+
+
+def exclusive(store: Store, run: str, services: Services) -> AbstractContextManager[None]:
+    """The lock under which snapshots of a run are taken out: nobody dumps to it or restores from it."""
+    wait_s, interrupt = services.lock_wait_s, services.interrupt
+    return locks.run_lock(store, run, locks.Intent.EXCLUSIVE, services.owner, wait_s=wait_s, interrupt=interrupt)
+
+
+def needed_folders(services: Services) -> frozenset[Path]:
+    """The folders of snapshots that an action on this host needs, under way or cut off. Raises FileTrouble."""
+    entries = journal.open_entries(services.host_state.journal, services.owner)
+    return frozenset(found.entry.folder for found in entries if isinstance(found, journal.OpenEntry))
+
+
+def take_out(store: Store, entry: Entry) -> TakenOut:
+    """Move a snapshot into the trash, and let go what its dump left in the kernel.
+
+    The caller holds the lock, and calls `removal.settle` afterwards. Raises FileTrouble; then it is where it was.
+    """
+    # A job that went on has its connections itself; those of one that was ended wait for the restore.
+    waiting = entry.manifest is None or entry.manifest.ended
+    images = _images(entry.folder) if waiting else None
+    rubbish = removal.put_in_trash(store, entry.folder.path)
+    return TakenOut(rubbish, _forget_connections(images) if images is not None else ())
+
+
+def users_own(folder: SnapshotFolder) -> tuple[Path, ...]:
+    """The folders beside a snapshot with data of the user's in them, which nobody removes unasked."""
+    return tuple(path for kind in USERS_OWN if _holds_something(path := folder.beside(kind)))
 
 
 def _images(folder: SnapshotFolder) -> Images | None:

@@ -1,45 +1,65 @@
-"""Which snapshots a store holds, which one a selector means, and taking one out of it."""
+"""Which snapshots a store holds, and how they stand."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from ckptctl import files
-from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.store import links, manifest_json
+from ckptctl.store import best, labels, links, manifest_json
+from ckptctl.store.best import BestBy, Measured
+from ckptctl.store.labels import Labels, LabelsDamaged, Pin
 from ckptctl.store.layout import RunFolder, SnapshotFolder, Store
 from ckptctl.store.manifest import Manifest
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
 from ckptctl.store.names import id_time, is_run_name, is_snapshot_id
 
 
-class LastSnapshot(CkptctlError):
-    """The only snapshot of a run would be removed."""
-
-    code = "E_LAST_SNAPSHOT"
-    exit_status = ExitStatus.STORE
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A snapshot in a store. Without a manifest it is damaged, and `problem` says why."""
+    """A snapshot in a store. Without a manifest it is damaged, or too new for this ckptctl; `problem` says why.
+
+    `labels` is None where they cannot be read: it may be pinned.
+    """
 
     folder: SnapshotFolder
     run: str
     id: str
     manifest: Manifest | None
     problem: str | None = None
+    too_new: bool = False
+    labels: Labels | None = field(default_factory=Labels)
     is_latest: bool = False
     is_backup: bool = False
+    is_best: bool = False
 
     @property
     def created(self) -> datetime:
         """When the dump began; to the second where only the id says so."""
         return self.manifest.created if self.manifest else id_time(self.id)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Those of the dump, or what was made of them since."""
+        if self.labels is not None and self.labels.tags is not None:
+            return self.labels.tags
+        return self.manifest.tags if self.manifest else ()
+
+    @property
+    def measured(self) -> Measured | None:
+        """Its metrics; None where it cannot be read."""
+        if self.manifest is None:
+            return None
+        progress = self.manifest.progress
+        return Measured(self.id, self.created, progress.step, progress.metrics, progress.metric_steps)
+
+    @property
+    def pin(self) -> Pin | None:
+        return self.labels.pin if self.labels else None
 
 
 def list_runs(store: Store) -> tuple[RunFolder, ...]:
@@ -68,60 +88,48 @@ def newest(store: Store) -> datetime | None:
 
 
 def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
-    """One snapshot of a run; damage is noted in the entry, not raised."""
+    """One snapshot of a run, without whether it is the best; damage is noted in the entry, not raised."""
     folder = run.snapshot(snapshot_id)
-    manifest, problem = None, None
+    manifest, problem, too_new = None, None, False
     try:
         manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
-        problem = error.message
+        problem, too_new = error.message, isinstance(error, ManifestTooNew)
     if manifest is not None and manifest.id != snapshot_id:
         problem = f"Its manifest is that of {manifest.id}."
         manifest = None
-    latest = links.target(run, run.latest) == snapshot_id
-    backup = links.target(run, run.backup) == snapshot_id
-    return Entry(folder, run.name, snapshot_id, manifest, problem, latest, backup)
+    return Entry(
+        folder,
+        run.name,
+        snapshot_id,
+        manifest,
+        problem,
+        too_new,
+        labels=_labels(folder),
+        is_latest=links.target(run, run.latest) == snapshot_id,
+        is_backup=links.target(run, run.backup) == snapshot_id,
+    )
 
 
-def remove(store: Store, run: str, snapshot_id: str, *, force: bool = False) -> None:
-    """Take a snapshot out of the store: out of sight by one rename, then deleted; the links are repaired.
-
-    The logs of its restores go with it; other folders beside it stay.
-
-    Leaving a run without any sound snapshot takes `force`. The caller holds the run's exclusive lock.
-    What a crash leaves in the trash goes with `empty_trash`. Raises LastSnapshot, files.FileTrouble.
-    """
-    folder = store.run(run)
-    others = [entry for entry in _entries(folder) if entry.id != snapshot_id]
-    if not force and not any(entry.manifest for entry in others):
-        raise LastSnapshot(
-            f"Without {snapshot_id} the run {run} has no sound snapshot left.",
-            hint="Remove it all the same with --force.",
-        )
-    rubbish = store.trash / f"{snapshot_id}.{os.urandom(4).hex()}"
-    try:
-        folder.snapshot(snapshot_id).path.rename(rubbish)
-        files.fsync_folder(folder.path)
-    except OSError as error:
-        raise files.trouble(error, f"{snapshot_id} cannot be removed") from error
-    links.repair(folder, [entry.id for entry in others if entry.manifest])
-    _delete(rubbish)
-    _delete(folder.snapshot(snapshot_id).beside("logs"))
-    if not others:
-        _remove_empty(folder)
-
-
-def empty_trash(store: Store) -> None:
-    """Delete what was removed and still takes space. The caller holds the store's exclusive lock.
-
-    Raises files.FileTrouble.
-    """
-    for name in _folders(store.trash):
-        _delete(store.trash / name)
+def best_entry(entries: Iterable[Entry], by: BestBy) -> Entry | None:
+    """The best of a run's snapshots by this metric; None where none of them has it."""
+    known = {entry.id: entry for entry in entries}
+    ranked = best.best_first(by, [entry.measured for entry in known.values() if entry.measured])
+    return known[ranked[0].id] if ranked else None
 
 
 def _entries(run: RunFolder) -> list[Entry]:
-    return [read_entry(run, name) for name in list_ids(run)]
+    entries = [read_entry(run, name) for name in list_ids(run)]
+    by = best.remembered(run)
+    found = best_entry(entries, by) if by else None
+    return [dataclasses.replace(entry, is_best=True) if entry is found else entry for entry in entries]
+
+
+def _labels(folder: SnapshotFolder) -> Labels | None:
+    try:
+        return labels.read(folder)
+    except LabelsDamaged:
+        return None
 
 
 def _folders(path: Path) -> list[str]:
@@ -132,20 +140,3 @@ def _folders(path: Path) -> list[str]:
         return []
     except OSError as error:
         raise files.trouble(error, f"{path} cannot be listed") from error
-
-
-def _delete(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise files.trouble(error, f"{path} cannot be deleted") from error
-
-
-def _remove_empty(run: RunFolder) -> None:
-    """Remove the folder of a run without snapshots; it stays if anything else is in it, or a dump just came."""
-    try:
-        run.path.rmdir()
-    except OSError:
-        return

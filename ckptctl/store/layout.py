@@ -52,8 +52,13 @@ class SnapshotFolder:
     def restore_script(self) -> Path:
         return self.path / "restore.sh"
 
+    @property
+    def labels(self) -> Path:
+        """Its pin and its tags: the one file in it that changes after the dump."""
+        return self.path / "labels.json"
+
     def beside(self, kind: str) -> Path:
-        """The folder for what restores leave (`logs`, `tails`, `output`): a snapshot itself is never written to."""
+        """The folder for what restores leave (`logs`, `tails`, `output`): what was dumped is never written to."""
         return self.path.with_name(f"{self.name}.{kind}")
 
 
@@ -74,6 +79,15 @@ class RunFolder:
     @property
     def backup(self) -> Path:
         return self.path / "backup"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def best_by(self) -> Path:
+        """By which metric a snapshot is the best."""
+        return self.path / "best.json"
 
     @property
     def output(self) -> Path:

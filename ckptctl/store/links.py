@@ -1,4 +1,4 @@
-"""`latest` and `backup`: two links in a run's folder that name snapshots in it, and nothing else.
+"""`latest`, `backup` and `best`: links in a run's folder that name snapshots in it, and nothing else.
 
 Their targets are read, checked and joined by us; no link is ever followed by the kernel.
 """
@@ -15,7 +15,7 @@ from ckptctl.store.names import is_snapshot_id
 
 
 def target(run: RunFolder, link: Path) -> str | None:
-    """The id of the snapshot that `link` (`run.latest`, `run.backup`) names; None where it names none that is there."""
+    """The id of the snapshot that `link` (`run.latest` and the like) names; None where it names none that is there."""
     try:
         named = str(link.readlink())
         there = stat.S_ISDIR((run.path / named).lstat().st_mode) if is_snapshot_id(named) else False
@@ -47,6 +47,14 @@ def repair(run: RunFolder, ids: Sequence[str]) -> None:
     _repaired(run, run.backup, [name for name in ids if name != latest])
 
 
+def set_best(run: RunFolder, snapshot_id: str | None) -> None:
+    """Let `best` be this snapshot, or nothing. Raises files.FileTrouble."""
+    if snapshot_id is None:
+        _remove(run.best)
+    elif target(run, run.best) != snapshot_id:
+        files.replace_link(run.best, snapshot_id)
+
+
 def _repaired(run: RunFolder, link: Path, candidates: Sequence[str]) -> str | None:
     found = target(run, link)
     if found in candidates:
@@ -54,8 +62,12 @@ def _repaired(run: RunFolder, link: Path, candidates: Sequence[str]) -> str | No
     if candidates:
         files.replace_link(link, candidates[-1])
         return candidates[-1]
+    _remove(link)
+    return None
+
+
+def _remove(link: Path) -> None:
     try:
         link.unlink(missing_ok=True)
     except OSError as error:
         raise files.trouble(error, f"The link {link} cannot be removed") from error
-    return None

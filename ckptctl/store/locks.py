@@ -90,6 +90,14 @@ def run_lock(
 
 
 @contextmanager
+def labels_lock(store: Store, run: str, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
+    """Change what is said of a run's snapshots; dumps and restores go on beside it, a removal does not. See `hold`."""
+    wants = [Want("store", Intent.APPEND), Want(f"run:{run}", Intent.READ), Want(f"labels:{run}", Intent.EXCLUSIVE)]
+    with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt):
+        yield
+
+
+@contextmanager
 def store_lock(store: Store, intent: Intent, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
     """Work on the store as a whole. See `hold`."""
     with hold(store.locks, [Want("store", intent)], owner, wait_s=wait_s, interrupt=interrupt):

@@ -50,6 +50,15 @@ def is_run_name(name: str) -> bool:
     return not _run_name_problem(name)
 
 
+def check_tag(text: str) -> str:
+    """Return `text` if `tag:TEXT` can name a snapshot by it, else raise UsageError."""
+    if not text.strip() or not text.isprintable():
+        raise UsageError(
+            f"{text!a} is no tag: it needs characters that can be seen.", hint="For example before-lr-change."
+        )
+    return text
+
+
 def is_snapshot_id(text: str) -> bool:
     """Whether `text` has the shape of a snapshot's id, which is also a safe name for a folder."""
     if _ID.fullmatch(text) is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from ckptctl.store.retention_policy import Retention
+from ckptctl.store.retention import Retention
 from ckptctl.store.retention_rules import PROTECTING
 from ckptctl.store.retention_verdict import Disk, Judgement, Reason, Rule, Verdict
 from ckptctl.units import format_size

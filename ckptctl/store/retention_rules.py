@@ -5,12 +5,12 @@ Damaged snapshots and those dated in the future do not count, so that they never
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from ckptctl.store.retention_policy import ALL, BestBy, Mode, Retention
+from ckptctl.store.best import best_first
+from ckptctl.store.retention import ALL, Retention
 from ckptctl.store.retention_verdict import Condition, Facts, Reason, Rule
 from ckptctl.units import format_duration
 
@@ -37,20 +37,6 @@ def reasons(policy: Retention, ordered: Sequence[Facts], now: datetime) -> dict[
     for facts in counting if not policy.has_rules else ():
         found[facts.id].append(Reason(Rule.NO_RULES, "no rule says what to keep"))
     return {snapshot_id: tuple(listed) for snapshot_id, listed in found.items()}
-
-
-def best_first(by: BestBy, snapshots: Sequence[Facts]) -> tuple[Facts, ...]:
-    """The sound snapshots with this metric, the best first; of those with the same value the earliest alone.
-
-    One measurement is carried on to the snapshots after it until the next: they are not the best again and again.
-    What has come to infinity or NaN is never the best.
-    """
-    earliest: dict[float, Facts] = {}
-    for facts in sorted(snapshots, key=lambda one: (one.created, one.id)):
-        value = facts.metrics.get(by.metric)
-        if facts.condition is Condition.SOUND and value is not None and math.isfinite(value):
-            earliest.setdefault(value, facts)
-    return tuple(earliest[value] for value in sorted(earliest, reverse=by.mode is Mode.MAX))
 
 
 def _of_itself(facts: Facts, now: datetime) -> Iterator[Reason]:
@@ -164,8 +150,9 @@ def _best(policy: Retention, counting: Sequence[Facts]) -> Kept:
     if policy.keep_best is None or policy.best_by is None:
         return
     metric = policy.best_by.metric
-    for place, facts in enumerate(best_first(policy.best_by, counting)[: policy.keep_best], 1):
-        yield facts.id, Reason(Rule.KEEP_BEST, f"best {place} by {metric} = {facts.metrics[metric]:g}", place)
+    ranked = best_first(policy.best_by, [facts.measured for facts in counting])
+    for place, measured in enumerate(ranked[: policy.keep_best], 1):
+        yield measured.id, Reason(Rule.KEEP_BEST, f"best {place} by {metric} = {measured.value(metric):g}", place)
 
 
 def _tagged(policy: Retention, counting: Sequence[Facts]) -> Kept:

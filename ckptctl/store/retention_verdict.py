@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
 
+from ckptctl.store.best import Measured
+
 
 class Condition(Enum):
     """Whether a snapshot can be what a rule keeps."""
@@ -20,7 +22,8 @@ class Condition(Enum):
 class Facts:
     """What the policy looks at in one snapshot. `size_bytes` is what it takes on the disk.
 
-    `metrics` are those measured at or before its step. `verified`: every byte was read and compared with its digest.
+    `metric_steps`: where each metric was measured, as far as that is known.
+    `verified`: every byte was read and compared with its digest.
     `in_use`: an action on it was cut off and is not mended yet. `labels_known` is false where its pin cannot be read.
     """
 
@@ -31,6 +34,7 @@ class Facts:
     step: int | None = None
     epoch: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metric_steps: Mapping[str, int] = field(default_factory=dict)
     tags: frozenset[str] = frozenset()
     pinned: bool = False
     verified: bool = False
@@ -39,6 +43,11 @@ class Facts:
     is_best: bool = False
     in_use: bool = False
     labels_known: bool = True
+
+    @property
+    def measured(self) -> Measured:
+        """Its metrics."""
+        return Measured(self.id, self.created, self.step, self.metrics, self.metric_steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.store import links
-from ckptctl.store.catalog import Entry, list_ids, list_runs, list_snapshots
+from ckptctl.store import best, links
+from ckptctl.store.best import BestBy, Mode
+from ckptctl.store.catalog import Entry, best_entry, list_ids, list_runs, list_snapshots
 from ckptctl.store.layout import RunFolder, SnapshotFolder, Store
 from ckptctl.store.names import is_run_name
 
 _LATEST: Final = re.compile(r"latest(?:~(\d{1,6}))?", re.ASCII)
 _FIELD: Final = re.compile(r"(tag|step|epoch):(.+)", re.DOTALL)
 _ID_PREFIX: Final = re.compile(r"[0-9TZs-]{4,}[0-9a-f]*", re.ASCII)
+_BEST: Final = re.compile(r"best(?::(.+?)(?::(min|max))?)?", re.DOTALL)
 _FORMS: Final = (
-    "A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, RUN/ID, tag:T, step:N, epoch:N."
+    "A folder, latest, latest~1, backup, best, best:METRIC, RUN/latest, an id or its beginning, RUN/ID, tag:T, step:N, "
+    "epoch:N."
 )
 
 
@@ -57,8 +60,9 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
     """The snapshot that `selector` means, in one run where `run` names it.
 
     `latest` is the newest of all runs, and `latest~1` and `backup` belong to that same run. `tag:`, `step:` and
-    `epoch:` mean the newest that fits, and are refused where several runs have one: a restore of the wrong job
-    would be worse than a question. Raises NothingMatched, Ambiguous, names.BadRunName, files.FileTrouble.
+    `epoch:` mean the newest that fits, `best` the best by the metric that the run's retention was told. They are
+    refused where several runs have one: a restore of the wrong job would be worse than a question.
+    Raises NothingMatched, Ambiguous, UsageError, names.BadRunName, files.FileTrouble.
     """
     if _is_folder(selector):
         return Found(SnapshotFolder(Path(selector).absolute()))
@@ -75,13 +79,16 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
     runs = list_runs(store) if run is None else (store.run(run),)
     where = f"the run {run}" if run else f"the store {store.path}"
     return (
-        _by_position(runs, selector, where) or _by_field(store, runs, selector, where) or _by_id(runs, selector, where)
+        _by_position(runs, selector, where)
+        or _by_field(store, runs, selector, where)
+        or _by_metric(store, runs, selector, where)
+        or _by_id(runs, selector, where)
     )
 
 
 def _is_folder(selector: str) -> bool:
     """Whether it is the path of a snapshot. The words of a selector win over a folder that is called so."""
-    if "\0" in selector or selector == "backup" or _LATEST.fullmatch(selector):
+    if "\0" in selector or selector in {"backup", "best"} or _LATEST.fullmatch(selector):
         return False
     return os.path.lexists(SnapshotFolder(Path(selector)).manifest)
 
@@ -125,13 +132,53 @@ def _by_field(store: Store, runs: Sequence[RunFolder], selector: str, where: str
 
 def _test(field: str, value: str) -> Callable[[Entry], bool]:
     if field == "tag":
-        return lambda entry: entry.manifest is not None and value in entry.manifest.tags
+        return lambda entry: value in entry.tags
     if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
         raise NothingMatched(f"{value!r} is not a number of a {field}.", hint=f"Write {field}:12000.")
     number = int(value)
     if field == "step":
         return lambda entry: entry.manifest is not None and entry.manifest.progress.step == number
     return lambda entry: entry.manifest is not None and entry.manifest.progress.epoch == number
+
+
+def _by_metric(store: Store, runs: Sequence[RunFolder], selector: str, where: str) -> Found | None:
+    match = _BEST.fullmatch(selector)
+    if match is None:
+        return None
+    named = BestBy.of(match.group(1), Mode(match.group(2)) if match.group(2) else None) if match.group(1) else None
+    found = [entry for run in runs if (entry := _best_of(list_snapshots(store, run.name), named or _usual(store, run)))]
+    if not found:
+        raise NothingMatched(
+            f"No snapshot in {where} has a value of {named.metric}."
+            if named
+            else f"No snapshot in {where} has a metric.",
+            hint="See `ckptctl list`, and `ckptctl show` for the metrics of a snapshot.",
+        )
+    _refuse_several_runs(selector, sorted(entry.run for entry in found))
+    return Found(found[0].folder, found[0].run, found[0].id)
+
+
+def _best_of(entries: Sequence[Entry], by: BestBy | None) -> Entry | None:
+    return best_entry(entries, by) if by else None
+
+
+def _usual(store: Store, run: RunFolder) -> BestBy | None:
+    """By which metric a snapshot is the best in this run: the one that was told, or the only one that there is.
+
+    Raises Ambiguous where there are several, UsageError where the only one does not tell which values are better.
+    """
+    told = best.remembered(run)
+    if told is not None:
+        return told
+    manifests = [entry.manifest for entry in list_snapshots(store, run.name) if entry.manifest]
+    metrics = sorted({metric for manifest in manifests for metric in manifest.progress.metrics})
+    if len(metrics) > 1:
+        raise Ambiguous(
+            f"The snapshots of the run {run.name} have several metrics: {', '.join(metrics)}.",
+            hint=f"Say which: best:{metrics[0]}",
+            details={"metrics": metrics},
+        )
+    return BestBy.of(metrics[0]) if metrics else None
 
 
 def _by_id(runs: Sequence[RunFolder], selector: str, where: str) -> Found:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-import pytest
-
-from ckptctl.files import FileTrouble
-from ckptctl.store import links
-from ckptctl.store.catalog import LastSnapshot, empty_trash, list_ids, list_runs, list_snapshots, remove
+from ckptctl.store import best, labels, links
+from ckptctl.store.best import BestBy, Mode
+from ckptctl.store.catalog import list_ids, list_runs, list_snapshots
+from ckptctl.store.labels import Labels, Pin
 from ckptctl.store.layout import Store
+from ckptctl.store.manifest import Progress
 from support.manifests import SNAPSHOT_ID
 
 
@@ -52,51 +53,34 @@ def test_only_what_is_a_snapshot_is_listed(store: Store, add: Callable[..., str]
     assert list_runs(store) == (run,)
 
 
-def test_removing_repairs_the_links(store: Store, add: Callable[..., str]) -> None:
+def test_tags_are_those_of_the_dump_until_they_are_changed(store: Store, add: Callable[..., str]) -> None:
     run = store.run("train")
-    made = [add("train", number) for number in (1, 2, 3)]
-    for name in made:
-        links.advance(run, name)
-    remove(store, "train", made[2])
-    assert (links.target(run, run.latest), links.target(run, run.backup)) == (made[1], made[0])
-    remove(store, "train", made[0])
-    assert (links.target(run, run.latest), links.target(run, run.backup)) == (made[1], None)
-    assert list_ids(run) == (made[1],)
-    assert list(store.trash.iterdir()) == []
+    first, second = add("train", 1, tags=("dumped",)), add("train", 2, tags=("dumped",))
+    labels.write(run.snapshot(second), Labels(Pin(datetime(2026, 11, 21, tzinfo=UTC), "the paper"), ()))
+    one, two = list_snapshots(store)
+    assert (one.id, one.tags, one.pin) == (first, ("dumped",), None)
+    assert (two.tags, two.pin and two.pin.reason) == ((), "the paper")
+    run.snapshot(second).labels.write_text("{")
+    one, two = list_snapshots(store)
+    assert (two.labels, two.tags, two.manifest is not None) == (None, ("dumped",), True)
 
 
-def test_the_last_sound_snapshot_takes_force(store: Store, add: Callable[..., str]) -> None:
-    run = store.run("train")
-    damaged, last = add("train", 1), add("train", 2)
-    run.snapshot(damaged).manifest.write_text("{")
-    links.advance(run, last)
-    with pytest.raises(LastSnapshot, match=last):
-        remove(store, "train", last)
-    assert list_ids(run) == (damaged, last)
-    remove(store, "train", damaged)
-    remove(store, "train", last, force=True)
-    assert list_runs(store) == ()
+def test_the_best_is_marked_once_the_metric_is_known(store: Store, add: Callable[..., str]) -> None:
+    losses = [3.0, float("nan"), 1.0, float("-inf"), 1.0, 2.0]
+    made = [add("train", n, progress=Progress(n, metrics={"val_loss": loss})) for n, loss in enumerate(losses)]
+    assert not any(entry.is_best for entry in list_snapshots(store))
+    best.remember(store.run("train"), BestBy("val_loss", Mode.MIN))
+    assert [entry.id for entry in list_snapshots(store) if entry.is_best] == [made[2]]
+    best.remember(store.run("train"), BestBy("val_loss", Mode.MAX))
+    assert [entry.id for entry in list_snapshots(store) if entry.is_best] == [made[0]]
+    best.remember(store.run("train"), BestBy("accuracy", Mode.MAX))
+    assert not any(entry.is_best for entry in list_snapshots(store))
 
 
-def test_links_never_go_to_what_is_damaged(store: Store, add: Callable[..., str]) -> None:
-    run = store.run("train")
-    sound, damaged, newest = (add("train", number) for number in (1, 2, 3))
-    run.snapshot(damaged).manifest.write_text("{")
-    links.advance(run, newest)
-    remove(store, "train", newest)
-    assert links.target(run, run.latest) == sound
-
-
-def test_what_is_not_there_cannot_be_removed(store: Store, add: Callable[..., str]) -> None:
-    add("train", 1)
-    with pytest.raises(FileTrouble, match=SNAPSHOT_ID):
-        remove(store, "train", SNAPSHOT_ID)
-    with pytest.raises(ValueError, match="not an id"):
-        remove(store, "train", "..")
-
-
-def test_what_a_crash_left_in_the_trash_goes(store: Store, add: Callable[..., str]) -> None:
-    made = add("train", 1)
-    store.run("train").snapshot(made).path.rename(store.trash / f"{made}.0000")
-    empty_trash(store)
-    assert list(store.trash.iterdir()) == []
+def test_a_metric_that_was_measured_after_the_step_is_not_that_of_the_snapshot(
+    store: Store, add: Callable[..., str]
+) -> None:
+    early = add("train", 1, progress=Progress(10, metrics={"loss": 1.0}, metric_steps={"loss": 20}))
+    add("train", 2, progress=Progress(20, metrics={"loss": 2.0}, metric_steps={"loss": 20}))
+    best.remember(store.run("train"), BestBy("loss", Mode.MIN))
+    assert [entry.id for entry in list_snapshots(store) if entry.is_best] != [early]
