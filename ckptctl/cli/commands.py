@@ -13,6 +13,7 @@ import typer
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "check": ("check", "check"),
     "ps": ("ps", "ps"),
+    "run": ("run", "run"),
     "dump": ("dump", "dump"),
     "restore": ("restore", "restore"),
     "list": ("store", "list_"),
@@ -21,6 +22,9 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "rm": ("store", "rm"),
     "recover": ("recover", "recover"),
 }
+
+# Those that say themselves what is wrong with a word too many.
+_JUDGE_WORDS: Final = frozenset({"check"})
 
 
 @cache
@@ -38,7 +42,8 @@ def application(wanted: str = "") -> typer.Typer:
     for name in (wanted,) if wanted in COMMANDS else COMMANDS:
         module_name, function = COMMANDS[name]
         module = import_module(f"ckptctl.cli.{module_name}")
-        app.command(name, epilog=module.STATUSES)(getattr(module, function))
+        judges = {"allow_extra_args": name in _JUDGE_WORDS}
+        app.command(name, epilog=module.STATUSES, context_settings=judges)(getattr(module, function))
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -73,6 +74,29 @@ MinFreeOpt = Annotated[
         "--min-free", metavar="SIZE|PERCENT", help="The same, until so much of the file system is free (200G, 10%)."
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepOptions:
+    """Which snapshots are kept."""
+
+    keep_last: KeepLastOpt = None
+    keep_epochs: KeepEpochsOpt = None
+    keep_best: KeepBestOpt = None
+    metric: MetricOpt = None
+    mode: ModeOpt = None
+    keep_every_steps: KeepStepsOpt = None
+    keep_hourly: KeepHourlyOpt = None
+    keep_daily: KeepDailyOpt = None
+    keep_weekly: KeepWeeklyOpt = None
+    keep_within: KeepWithinOpt = None
+    keep_tag: KeepTagOpt = None
+    max_size: MaxSizeOpt = None
+    min_free: MinFreeOpt = None
+
+    def retention(self) -> Retention:
+        """The policy. Raises UsageError."""
+        return retention(**{one.name: getattr(self, one.name) for one in fields(self)})
 
 
 def retention(

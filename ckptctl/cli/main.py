@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from typing import Final
 
 from ckptctl import __version__
+from ckptctl.cli import umask
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 
 SHELLS: Final = ("bash", "zsh", "fish", "powershell")
@@ -44,9 +45,10 @@ def _answer(argv: list[str]) -> int:
         sys.stdout.write(f"ckptctl {__version__}\n")
         return ExitStatus.DONE
     # Snapshots hold every secret of the job, and criu creates its images as the umask says.
-    os.umask(0o077)
-    json = "--json" in argv
-    command = next((word for word in argv if not word.startswith("-")), "")
+    umask.make_private()
+    own = argv[: argv.index("--")] if "--" in argv else argv  # what comes behind is a job's
+    json = "--json" in own
+    command = next((word for word in own if not word.startswith("-")), "")
     try:
         return _run(argv)
     except CkptctlError as error:

@@ -51,6 +51,7 @@ class Mapping:
         return self.end - self.start
 
 
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _FIELDS: Final = {
     "resident_bytes": "VmRSS",
     "anonymous_bytes": "RssAnon",
@@ -64,6 +65,14 @@ _FIELDS: Final = {
 def read_memory(status: Fields[str, str]) -> Memory:
     """The sizes in the fields of /proc/PID/status; a zombie has none."""
     return Memory(**{name: int(status.get(field, "0").split()[0]) * 1024 for name, field in _FIELDS.items()})
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, shared memory included, at the least cost (proc(5)); 0 where it has ended."""
+    try:
+        return int(proc.read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
+    except (proc.Vanished, IndexError):
+        return 0
 
 
 def read_mappings(pid: int) -> tuple[Mapping, ...]:

@@ -1,39 +1,38 @@
-"""A history as JSON, for the supervisor that comes after this one."""
+"""A history as a record for `store.codec`, for the supervisor that comes after this one."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, cast
+from typing import Annotated
 
 from ckptctl.schedule.history import History
-from ckptctl.store import codec
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
+    """A history that outlives its supervisor."""
+
     boot_id: Annotated[str, "the boot on whose CLOCK_MONOTONIC the times are"]
-    history: History
+    history: Annotated[History, "what the schedule remembers"]
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, _times(self.history))):
             raise ValueError("a time is not a number")
 
 
-def to_json(history: History, boot_id: str) -> dict[str, object]:
-    """What the json module writes. Samples of GPU memory are left out: soon they say nothing any more."""
-    lasting = replace(history, gpu=(), gpu_waiting_s=None)
-    return cast(dict[str, object], codec.encode(_Kept(boot_id, lasting)))
+def kept(history: History, boot_id: str) -> Kept:
+    """What is written down. Samples of GPU memory are left out: soon they say nothing any more."""
+    return Kept(boot_id, replace(history, gpu=(), gpu_waiting_s=None))
 
 
-def from_json(raw: object, boot_id: str, now_s: float) -> History:
-    """The history, its times on the clock of this boot. Raises codec.Misshapen.
+def recalled(written: Kept, boot_id: str, now_s: float) -> History:
+    """The history, its times on the clock of this boot.
 
     Times of another boot mean nothing here: intervals then begin now.
     """
-    kept = codec.decode(_Kept, raw)
-    same_clock = kept.boot_id == boot_id and max(_times(kept.history)) <= now_s
-    return kept.history if same_clock else _from_now(kept.history, now_s)
+    same_clock = written.boot_id == boot_id and max(_times(written.history)) <= now_s
+    return written.history if same_clock else _from_now(written.history, now_s)
 
 
 def _times(history: History) -> tuple[float, ...]:

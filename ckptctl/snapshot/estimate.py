@@ -16,8 +16,8 @@ from ckptctl.units import format_duration, format_size
 # Manifests are read from the newest back: enough for a median, and quick with thousands of snapshots.
 _NEWEST: Final = 20
 _NEAREST: Final = 5
-# The steps during which a job with GPU memory does not run.
-_GPU_PAUSE: Final = frozenset({"lock-gpu", "checkpoint-gpu", "freeze", "resume-gpu"})
+# The steps of a dump during which a job with GPU memory does not run.
+GPU_PAUSE: Final = frozenset({"lock-gpu", "checkpoint-gpu", "freeze", "resume-gpu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def earlier_dumps(store: Store | None) -> list[Manifest]:
 
 def _pause_s(one: Manifest) -> float | None:
     if one.gpu is not None:
-        return sum(phase.seconds for phase in one.timings.phases if phase.name in _GPU_PAUSE) or None
+        return sum(phase.seconds for phase in one.timings.phases if phase.name in GPU_PAUSE) or None
     return one.timings.criu.frozen_us / 1e6 if one.timings.criu else None
 
 

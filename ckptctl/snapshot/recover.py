@@ -42,9 +42,9 @@ class Recovery:
 
 
 def recover(services: Services) -> tuple[Recovery, ...]:
-    """Finish or undo every action whose ckptctl is dead. What fails stays in the journal for the next time.
+    """Finish or undo every action whose ckptctl is dead, and those of our own that failed and were left open.
 
-    Costs the listing of a folder where there is nothing to do. Raises FileTrouble, Locked, and the interrupt's errors.
+    Not to be called while one of our own is under way. What fails stays in the journal for the next time. Costs the listing of a folder where there is nothing to do. Raises FileTrouble, Locked, and the interrupt's errors.
     """
     folder = services.host_state.journal
     if not journal.open_entries(folder, services.owner):
@@ -56,7 +56,7 @@ def recover(services: Services) -> tuple[Recovery, ...]:
             if isinstance(found, DamagedEntry):
                 text = f"The journal {found.path} cannot be read: {found.problem}."
                 services.reporter.report(Caution(text, "W_JOURNAL_DAMAGED"))
-            elif found.abandoned:
+            elif found.abandoned or found.entry.owner == services.owner:
                 done.append(_recover_one(found, services))
         return tuple(done)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
-from ckptctl.schedule.history import Taken, resumed, snapshot_ended, snapshot_failed, started
-from ckptctl.schedule.kept import from_json, to_json
+from ckptctl.schedule.history import History, Taken, resumed, snapshot_ended, snapshot_failed, started
+from ckptctl.schedule.kept import Kept, kept, recalled
 from ckptctl.schedule.policy import BestRule, Mode
+from ckptctl.store import codec
 from ckptctl.store.codec import Misshapen
 from ckptctl.store.manifest import Progress
 from support.schedules import Supervised, policy_of
@@ -155,21 +155,26 @@ def aged_history() -> Supervised:
     return job
 
 
-def through_json(document: dict[str, object]) -> object:
-    return json.loads(json.dumps(document))
+def written(history: History) -> dict[str, object]:
+    """As it lies in a file."""
+    return codec.loads(codec.dumps(kept(history, BOOT)))
+
+
+def read_back(raw: object, boot: str, now_s: float) -> History:
+    return recalled(codec.decode(Kept, raw), boot, now_s)
 
 
 def test_the_next_supervisor_of_this_boot_goes_on_where_this_one_was() -> None:
     job = aged_history()
     job.pass_time(30)
-    read = from_json(through_json(to_json(job.history, BOOT)), BOOT, job.now_s + 5)
+    read = read_back(written(job.history), BOOT, job.now_s + 5)
     assert read == replace(job.history, gpu=(), gpu_waiting_s=None)
 
 
 @pytest.mark.parametrize(("boot", "now_s"), [(OTHER_BOOT, 1e6), (OTHER_BOOT, 3.0), (BOOT, 3.0)])
 def test_times_of_another_clock_begin_now(boot: str, now_s: float) -> None:
     history = aged_history().history
-    read = from_json(through_json(to_json(history, BOOT)), boot, now_s)
+    read = read_back(written(history), boot, now_s)
     assert read.since_s == read.started_s == read.moved_s == now_s
     assert read.failures is not None
     assert read.failures.last_s == now_s
@@ -184,12 +189,12 @@ def test_times_of_another_clock_begin_now(boot: str, now_s: float) -> None:
 @pytest.mark.parametrize("raw", [None, [], {}, {"boot_id": BOOT}, {"boot_id": BOOT, "history": {"started_s": 1}}])
 def test_what_is_no_history_is_refused(raw: object) -> None:
     with pytest.raises(Misshapen):
-        from_json(raw, BOOT, 5.0)
+        read_back(raw, BOOT, 5.0)
 
 
 @pytest.mark.parametrize("bad", ["NaN", "Infinity", "-Infinity"])
 def test_a_time_that_is_no_number_is_refused(bad: str) -> None:
-    document = to_json(started(1.0), BOOT)
+    document = written(started(1.0))
     document["history"]["since_s"] = bad  # type: ignore[index]
     with pytest.raises(Misshapen):
-        from_json(document, BOOT, 5.0)
+        read_back(document, BOOT, 5.0)

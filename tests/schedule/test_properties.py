@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from ckptctl.schedule.conditions import retry_after_s
 from ckptctl.schedule.decision import told
 from ckptctl.schedule.explain import explain
 from ckptctl.schedule.intervals import auto_interval_s, overhead_spacing_s
-from ckptctl.schedule.kept import from_json, to_json
+from ckptctl.schedule.kept import Kept, kept, recalled
 from ckptctl.schedule.observation import Request
 from ckptctl.schedule.policy import (
     BestRule,
@@ -26,6 +25,7 @@ from ckptctl.schedule.policy import (
     Mode,
     Policy,
 )
+from ckptctl.store import codec
 from support.schedules import Supervised
 
 Event = Callable[[Supervised], None]
@@ -173,7 +173,7 @@ def test_a_history_survives_as_json(policy: Policy, course: list[Event]) -> None
     for event in course:
         event(job)
         job.history = told(job.history, job.decision.alerts)
-    read = from_json(json.loads(json.dumps(to_json(job.history, "boot"), allow_nan=False)), "boot", job.now_s)
+    read = recalled(codec.decode(Kept, codec.loads(codec.dumps(kept(job.history, "boot")))), "boot", job.now_s)
     assert read == replace(job.history, gpu=(), gpu_waiting_s=None)
     # And it does not grow without end.
     assert len(read.told) <= 32

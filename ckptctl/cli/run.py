@@ -1,0 +1,90 @@
+"""ckptctl run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
+from ckptctl.cli.groups import grouped
+from ckptctl.cli.keep import KeepOptions
+from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.session import Manner, session
+from ckptctl.cli.umask import of_caller
+from ckptctl.errors import UsageError
+
+STATUSES: Final = (
+    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again; 93 died at the same step "
+    "three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the newest snapshot cannot be "
+    "restored; 10 store; 11 another ckptctl looks after this run."
+)
+
+
+@grouped
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The job and its arguments.")],
+    schedule: ScheduleOptions,
+    keep: KeepOptions,
+    preemption: PreemptionOptions,
+    around: AroundOptions,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the command's name"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on from the newest good snapshot, or start from the beginning."),
+    ] = True,
+    restarts: Annotated[
+        int, typer.Option("--restarts", metavar="N", min=0, help="Bring a job that died back, N times at the most.")
+    ] = 0,
+    allow_io_uring: Annotated[
+        bool, typer.Option("--allow-io-uring", help="Let the job have io_uring, which cannot be dumped while in use.")
+    ] = False,
+    files: Annotated[
+        str,
+        typer.Option(
+            "--files", metavar="roll-back|keep|refuse", help="At a resume: files that grew since the snapshot."
+        ),
+    ] = "roll-back",
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    quiet: QuietOpt = False,
+    verbose: VerboseOpt = False,
+) -> int:
+    """Start a job so that it can be dumped, save it when it is due, and bring it back when this is run again.
+
+    A signal takes a last snapshot and ends the job. What kills ckptctl does not kill the job: run again, this takes it
+    over. What the job writes goes to files of the run, and is shown here.
+    """
+    from ckptctl.snapshot.rollback import Mode
+    from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.plan import Start
+    from ckptctl.supervise.reactions import Signals
+    from ckptctl.supervise.run import run as look_after
+    from ckptctl.supervise.run import supervised
+
+    if files not in [mode.value for mode in Mode]:
+        raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
+    signals = Signals()
+    with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
+        place = app.store()
+        folder = place.run(check_run_name(run or run_name_from(tuple(command))))
+        services = supervised(folder, app.services)
+        words = Words(schedule, keep, preemption, around)
+        care = words.care_for(folder, place, (folder.stdout, folder.stderr), services)
+        wanted = Start(
+            command=tuple(command),
+            environment=dict(os.environ),
+            cwd=Path.cwd(),
+            umask=of_caller(),
+            resume=resume,
+            restarts=restarts,
+            allow_io_uring=allow_io_uring,
+            files=Mode(files),
+            show_output=not quiet,
+        )
+        return look_after(care, wanted, services, signals)

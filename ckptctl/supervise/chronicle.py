@@ -1,0 +1,182 @@
+"""What happens to a run, told to everyone who wants to know: the record for `status`, people, Prometheus."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from ckptctl.errors import CkptctlError
+from ckptctl.events import Caution, Notice
+from ckptctl.schedule.history import History
+from ckptctl.schedule.kept import kept, recalled
+from ckptctl.snapshot.dump_request import DumpReport
+from ckptctl.snapshot.services import Services
+from ckptctl.store.manifest import Progress
+from ckptctl.supervise import supervision
+from ckptctl.supervise.notify import Notification, NotifyEvent
+from ckptctl.supervise.plan import Care
+from ckptctl.supervise.prometheus import RunFacts
+from ckptctl.supervise.snapshots import Order, paused_s
+from ckptctl.supervise.supervision import Alert, Death, JobRecord, RunState, Sample, Saved, Supervision
+
+_WRITE_EVERY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen of the job, and what the schedule makes of it."""
+
+    progress: Progress
+    next_due: str
+    next_due_in_s: float | None = None
+
+
+class Chronicle:
+    """Keeps `supervision.json` of a run up to date. A disk that is full ends no supervision: it is said once."""
+
+    def __init__(self, care: Care, command: tuple[str, ...], services: Services) -> None:
+        """What an earlier supervisor wrote down of the run is gone on with. Raises SupervisionDamaged, FileTrouble."""
+        self._care = care
+        self._services = services
+        self._written_s = -_WRITE_EVERY_S
+        self._cannot_write = False
+        self._next_due_s: float | None = None
+        self._report: DumpReport | None = None
+        earlier = supervision.read(care.run.supervision)
+        now = services.now()
+        fresh = Supervision(care.run.name, command, RunState.RUNNING, services.owner, now)
+        self.state = (
+            fresh
+            if earlier is None
+            else dataclasses.replace(earlier, supervisor=services.owner, command=command, updated=now)
+        )
+
+    def began(self, job: JobRecord, progress: Progress) -> None:
+        """The job runs."""
+        self._change(state=RunState.RUNNING, job=job, exit_status=None, progress=progress)
+
+    def looked(self, look: Look) -> None:
+        """The job was looked at; written down every few seconds."""
+        self._next_due_s = look.next_due_in_s
+        self.state = dataclasses.replace(self.state, progress=look.progress, next_due=look.next_due)
+        if self._services.clock() - self._written_s >= _WRITE_EVERY_S:
+            self.write()
+
+    def sampled(self, memory_bytes: int, gpu_bytes: int | None) -> None:
+        """The job's memory was measured."""
+        progress, metric = self.state.progress, self._care.metric
+        loss = progress.metrics.get(metric) if metric else None
+        self.state = self.state.with_sample(Sample(self._services.now(), memory_bytes, gpu_bytes, progress.step, loss))
+
+    def saved(self, report: DumpReport, order: Order, took_s: float) -> None:
+        """A snapshot is complete."""
+        self._report = report
+        last = Saved(
+            id=report.id,
+            when=self._services.now(),
+            reason=order.reason,
+            paused_s=paused_s(report),
+            took_s=took_s,
+            size_bytes=report.image_bytes,
+            step=order.progress.step,
+        )
+        self._change(last=last, snapshots_count=self.state.snapshots_count + 1)
+
+    def failed(self, error: CkptctlError, *, event: NotifyEvent | None = NotifyEvent.FAILURE) -> None:
+        """A snapshot failed, or what belongs to it."""
+        hint = f" {error.hint}" if error.hint else ""
+        outcome = f" {error.outcome}" if error.outcome else ""
+        self.state = dataclasses.replace(self.state, failures_count=self.state.failures_count + 1)
+        self.alert(error.code, f"{error.message}{outcome}{hint}", event)
+
+    def alert(self, code: str, text: str, event: NotifyEvent | None = None) -> None:
+        """Something that a person should know of."""
+        self._services.reporter.report(Caution(text, code))
+        self.state = self.state.with_alert(Alert(self._services.now(), code, text))
+        self.write()
+        if event is not None:
+            self.tell(event, text)
+
+    def say(self, text: str, event: NotifyEvent | None = None) -> None:
+        """Something that is as it should be."""
+        self._services.reporter.report(Notice(text))
+        if event is not None:
+            self.tell(event, text)
+
+    def died(self, status: int) -> None:
+        """The job has ended by itself, and not well."""
+        job = self.state.job
+        restored_from = self.state.last.id if self.state.last else job.restored_from if job else None
+        death = Death(self._services.now(), status, self.state.progress.step, restored_from)
+        self.state = self.state.with_death(death)
+
+    def history(self, now_s: float) -> History | None:
+        """What the schedule remembered when the supervisor before this one ended, its times on the clock of now."""
+        written = self.state.schedule
+        return None if written is None else recalled(written, self._services.owner.boot_id, now_s)
+
+    def remember(self, history: History) -> None:
+        """What the schedule remembers, for the supervisor that comes next; written down with the next change."""
+        self.state = dataclasses.replace(self.state, schedule=kept(history, self._services.owner.boot_id))
+
+    def forget_deaths(self) -> None:
+        """A person has been told of them; whoever starts the run again has mended it."""
+        self._change(deaths=())
+
+    def ended(self, state: RunState, status: int | None) -> None:
+        """The job does not run any more."""
+        self._change(state=state, job=None, exit_status=status, next_due="")
+
+    def tell(self, event: NotifyEvent, text: str) -> None:
+        """Notify whoever asked for this event."""
+        progress, last = self.state.progress, self.state.last
+        facts = (("step", progress.step), ("epoch", progress.epoch), ("snapshot", last.id if last else None))
+        at_s = self._services.now().timestamp()
+        host = self._services.machine.hostname
+        self._care.around.notifier.send(Notification(event, self._care.run.name, host, text, at_s, facts))
+
+    def write(self) -> None:
+        """Write the record and the metrics now."""
+        self._written_s = self._services.clock()
+        self.state = dataclasses.replace(self.state, updated=self._services.now())
+        try:
+            supervision.write(self._care.run.supervision, self.state)
+            self._cannot_write = False
+        except CkptctlError as error:
+            if not self._cannot_write:
+                self._services.reporter.report(Caution(error.message, error.code))
+            self._cannot_write = True
+        if self._care.around.metrics is not None:
+            self._care.around.metrics.write(self._facts())
+
+    def _change(self, **changes: object) -> None:
+        self.state = dataclasses.replace(self.state, **changes)  # type: ignore[arg-type]
+        self.write()
+
+    def _facts(self) -> RunFacts:
+        state, report = self.state, self._report
+        return RunFacts(
+            run=state.run,
+            running=state.state is RunState.RUNNING,
+            snapshots_count=state.snapshots_count,
+            failures_count=state.failures_count,
+            last_success_s=state.last.when.timestamp() if state.last else None,
+            phases_s=tuple((one.name, one.seconds) for one in report.timings) if report else (),
+            frozen_s=state.last.paused_s if state.last else None,
+            snapshot_bytes=state.last.size_bytes if state.last else None,
+            next_due_s=None if self._next_due_s is None else state.updated.timestamp() + self._next_due_s,
+            step=state.progress.step,
+            epoch=state.progress.epoch,
+            metrics=tuple(sorted(state.progress.metrics.items())),
+            store_free_bytes=_free_bytes(self._care),
+        )
+
+
+def _free_bytes(care: Care) -> int | None:
+    try:
+        disk = os.statvfs(care.store.path)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize

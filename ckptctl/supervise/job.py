@@ -1,0 +1,80 @@
+"""The job that is supervised: found again after its supervisor was killed, waited for, signalled, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ckptctl.process import control, proc
+from ckptctl.process.identity import NoSuchProcess, ProcessId
+from ckptctl.process.member import command_words, read_stat
+from ckptctl.store.layout import RunFolder
+from ckptctl.supervise.exits import JobExit, Watch
+
+KEEPER: Final = "keeper.py"
+_END_TIMEOUT_S: Final = 30.0
+
+
+class Job:
+    """A tree that runs. `root` is what is dumped: the keeper, or the process that `watch` was told of."""
+
+    def __init__(self, root: ProcessId, exit_file: Path, watch: Watch | None = None) -> None:
+        """`watch`: what this process has for waiting, where it started the tree itself. Raises NoSuchProcess."""
+        self.root = root
+        self._watch = watch or Watch(root, exit_file)
+
+    def ended(self, wait_s: float) -> bool:
+        """Whether the root ends, or has ended, within that time."""
+        return self._watch.wait(wait_s)
+
+    def exit(self) -> JobExit | None:
+        """How the job ended; None while it runs, and where nobody could say. Raises FileTrouble."""
+        return self._watch.job_exit()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the root; a keeper passes it on to the job."""
+        control.send(self.root, number)
+
+    def end(self, grace_s: float) -> bool:
+        """Ask the job to end (SIGTERM), and kill the whole tree after `grace_s` seconds; False if it is still there."""
+        if grace_s > 0:
+            self.send(signal.SIGTERM)
+            if self.ended(grace_s):
+                return True
+        tree = control.walk(self.root)
+        control.end(tree)
+        gone = control.wait_until(
+            lambda: all(control.standing(one).gone for one in tree), timeout_s=_END_TIMEOUT_S, poll_s=0.05
+        )
+        return self.ended(0) and gone
+
+    def close(self) -> None:
+        """Release the handles; the job is left alone."""
+        self._watch.close()
+
+
+def find_keeper(run: RunFolder) -> ProcessId | None:
+    """The keeper of this run, if there is one on this machine: whoever started or restored it, and in what namespace.
+
+    It is known by its command line, its owner, and the log of the run on its standard output.
+    """
+    for pid in proc.numbers("/proc"):
+        with suppress(OSError, NoSuchProcess, proc.Vanished):
+            if _is_keeper(command_words(pid), run.name) and _writes_to(pid, run):
+                return read_stat(f"/proc/{pid}/stat").id
+    return None
+
+
+def _is_keeper(words: Iterable[str], run: str) -> bool:
+    listed = list(words)
+    found = next((number for number, word in enumerate(listed) if Path(word).name == KEEPER), None)
+    return found is not None and listed[found + 1 : found + 2] == [run]
+
+
+def _writes_to(pid: int, run: RunFolder) -> bool:
+    entry = Path("/proc", str(pid))
+    return entry.stat().st_uid == os.geteuid() and (entry / "fd" / "1").samefile(run.stdout)

@@ -1,0 +1,84 @@
+"""What a signal or a notice makes of a run: which reaction to which, and the signals that have come in."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from types import FrameType
+from typing import Final
+
+from ckptctl.errors import UsageError
+
+
+class Reaction(Enum):
+    """What is done; ordered from the mildest to the most thorough."""
+
+    IGNORE = "ignore"
+    LEAVE = "leave"  # ckptctl ends, the job runs on
+    PASS_ON = "pass"  # to the job, which knows what to do with it
+    DUMP = "dump"
+    STOP = "stop"
+    DUMP_AND_STOP = "dump-and-stop"
+
+
+DEFAULT: Final[Mapping[signal.Signals, Reaction]] = {
+    signal.SIGTERM: Reaction.DUMP_AND_STOP,
+    signal.SIGINT: Reaction.DUMP_AND_STOP,
+    signal.SIGUSR1: Reaction.DUMP_AND_STOP,
+    # A terminal that is closed, a connection that is lost: the job goes on without it.
+    signal.SIGHUP: Reaction.IGNORE,
+    signal.SIGQUIT: Reaction.PASS_ON,
+    signal.SIGUSR2: Reaction.PASS_ON,
+    signal.SIGWINCH: Reaction.PASS_ON,
+}
+
+
+def parse_reactions(texts: tuple[str, ...]) -> Mapping[signal.Signals, Reaction]:
+    """The defaults, changed by words such as `USR1=dump`, `SIGHUP=stop`. Raises UsageError."""
+    reactions = dict(DEFAULT)
+    for text in texts:
+        name, equals, word = text.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            number = signal.Signals["SIG" + name.strip().upper().removeprefix("SIG")]
+            reaction = Reaction(word.strip().lower())
+        except (KeyError, ValueError):
+            raise UsageError(
+                f"--on-signal {text!r} is no signal with a reaction.",
+                hint=f"For example --on-signal USR1=dump; reactions are {', '.join(one.value for one in Reaction)}.",
+            ) from None
+        if number not in DEFAULT:
+            raise UsageError(
+                f"--on-signal {text}: {number.name} cannot be chosen.",
+                hint=f"Those that can are {', '.join(one.name.removeprefix('SIG') for one in DEFAULT)}.",
+            )
+        reactions[number] = reaction
+    return reactions
+
+
+class Signals:
+    """Collects signals while `installed`; none of them ends ckptctl, and none is lost."""
+
+    def __init__(self) -> None:
+        self._received: deque[signal.Signals] = deque()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Catch the signals in this block (main thread only); afterwards the former handlers are back."""
+        former = {number: signal.signal(number, self._note) for number in DEFAULT}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def take(self) -> signal.Signals | None:
+        """The oldest signal that has not been taken; None where there is none."""
+        return self._received.popleft() if self._received else None
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(signal.Signals(number))

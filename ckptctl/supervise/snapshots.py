@@ -1,0 +1,112 @@
+"""Taking a snapshot of a supervised job, with what belongs to it: hooks before and after, and the retention."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ckptctl.errors import CkptctlError
+from ckptctl.events import Caution
+from ckptctl.host.machine import read_machine
+from ckptctl.interrupt import Never
+from ckptctl.process.identity import ProcessId
+from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
+from ckptctl.snapshot.estimate import GPU_PAUSE
+from ckptctl.snapshot.services import Services
+from ckptctl.store.layout import Store
+from ckptctl.store.manifest import Progress
+from ckptctl.store.retention import Retention
+from ckptctl.supervise.hooks import HookEvent, HookFacts, Hooks
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A snapshot that is to be taken. `last`: the job ends with it, and no hook may prevent it.
+
+    `limit_s` is the time left for hooks, None where there is no hurry.
+    """
+
+    reason: str
+    progress: Progress
+    last: bool = False
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How snapshots of a run are taken and which are kept."""
+
+    retention: Retention
+    tags: tuple[str, ...] = ()
+    criu_options: tuple[str, ...] = ()
+    gpu_lock_timeout_s: float = 60.0
+
+
+class Prevented(CkptctlError):
+    """The hook that runs before a snapshot has failed, so none was taken."""
+
+    code = "E_HOOK_PREVENTED"
+
+
+def paused_s(report: DumpReport) -> float:
+    """How long the job stood still, moving GPU memory included."""
+    if report.gpu is None:
+        return report.frozen_s
+    return sum(one.seconds for one in report.timings if one.name in GPU_PAUSE)
+
+
+class Snapshots:
+    """Takes the snapshots of one run."""
+
+    def __init__(self, store: Store, run: str, manner: Manner, hooks: Hooks, services: Services) -> None:
+        self._store = store
+        self._run = run
+        self._manner = manner
+        self._hooks = hooks
+        self._services = services
+
+    def take(self, root: ProcessId, order: Order) -> DumpReport:
+        """Save the tree; it goes on, or ends if it is the last. The hooks run around it.
+
+        Raises Prevented and what snapshot.dump.dump raises: the job then runs on, unless it is a JobLost.
+        """
+        from ckptctl.snapshot.dump import dump
+
+        facts = HookFacts(run=self._run, pid=root.pid, reason=order.reason, step=order.progress.step, last=order.last)
+        before = self._run_hook(HookEvent.BEFORE, facts, order.limit_s)
+        if before is not None and not order.last:
+            raise Prevented(before, hint="Mend the hook; the next snapshot is tried when it is due.")
+        request = DumpRequest(
+            pid=root.pid,
+            target=StoreTarget(self._store, self._run),
+            leave_running=not order.last,
+            progress=order.progress if order.progress.source else None,
+            tags=self._manner.tags,
+            note=order.reason,
+            gpu_lock_timeout_s=self._manner.gpu_lock_timeout_s,
+            criu_options=self._manner.criu_options,
+        )
+        try:
+            report = dump(request, self.services())
+        except CkptctlError as error:
+            facts = dataclasses.replace(facts, error_code=error.code, error=error.message)
+            self._run_hook(HookEvent.FAILURE, facts, order.limit_s)
+            raise
+        facts = dataclasses.replace(facts, snapshot=report.folder, snapshot_id=report.id)
+        self._run_hook(HookEvent.AFTER, facts, order.limit_s)
+        return report
+
+    def services(self) -> Services:
+        """For one dump or restore: with the facts of the machine as they are now, and not to be cut off by signals.
+
+        A signal is looked at once the snapshot is complete: it may be the reason to be glad of it.
+        """
+        return dataclasses.replace(self._services, machine=read_machine(), interrupt=Never())
+
+    def _run_hook(self, event: HookEvent, facts: HookFacts, limit_s: float | None) -> str | None:
+        """What went wrong with the hook; None where nothing did."""
+        result = self._hooks.run(event, facts, limit_s=limit_s)
+        if result.ok:
+            return None
+        self._services.reporter.report(Caution(result.words, "W_HOOK"))
+        return result.words

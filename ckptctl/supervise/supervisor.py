@@ -1,0 +1,247 @@
+"""Looking after a job that runs: snapshots when they are due, and what signals and notices ask for."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.process.identity import NoSuchProcess
+from ckptctl.schedule.alerts import Alert, AlertCode
+from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
+from ckptctl.schedule.history import History, Taken, snapshot_ended, snapshot_failed
+from ckptctl.schedule.observation import Observation, Request
+from ckptctl.snapshot.recover import recover
+from ckptctl.snapshot.retention import apply_retention
+from ckptctl.snapshot.services import Services
+from ckptctl.store import links
+from ckptctl.supervise.chronicle import Chronicle, Look
+from ckptctl.supervise.gauges import Gauges
+from ckptctl.supervise.job import Job
+from ckptctl.supervise.notices.notice import Notice as Warned
+from ckptctl.supervise.notify import NotifyEvent
+from ckptctl.supervise.plan import Care
+from ckptctl.supervise.reactions import Reaction, Signals
+from ckptctl.supervise.snapshots import Order, Prevented, Snapshots, paused_s
+from ckptctl.supervise.supervision import RunState
+from ckptctl.units import format_duration
+
+_TICK_S: Final = 0.1
+_LOOK_EVERY_S: Final = 0.25
+_SAMPLE_EVERY_S: Final = 15.0
+# A snapshot may take longer than the longest before it: the job grows, the disk is shared.
+_SLOWER: Final = 1.5
+_MARGIN_S: Final = 2.0
+# What is left of the time goes to hooks, but not all of it.
+_SHARE_OF_HOOKS: Final = 0.25
+_TOLD_AS: Final = {AlertCode.NO_PROGRESS: NotifyEvent.HUNG}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the supervision ended, and ckptctl's exit status. `job_status`: how the job ended, -N for signal N."""
+
+    state: RunState
+    status: int
+    job_status: int | None = None
+
+
+class Supervisor:
+    """Looks after one job until it ends, or is to be left."""
+
+    def __init__(
+        self, care: Care, snapshots: Snapshots, chronicle: Chronicle, signals: Signals, services: Services
+    ) -> None:
+        self._care = care
+        self._snapshots = snapshots
+        self._chronicle = chronicle
+        self._signals = signals
+        self._services = services
+        self._read_progress = care.open_progress()
+        self._requested: Request | None = None
+        self._noticed: Warned | None = None
+        self._next_look_s = self._next_sample_s = 0.0
+
+    def look_after(self, job: Job, history: History) -> Ending:
+        """Until the job ends, by itself or at our hands, or is left alone. Raises FileTrouble of what the job left."""
+        self.history = history
+        self._gauges = Gauges(job.root, self._services)
+        while not job.ended(_TICK_S):
+            ending = self._react(job)
+            if ending is not None:
+                return ending
+            if time.monotonic() >= self._next_look_s:
+                self._look(job)
+                self._next_look_s = time.monotonic() + _LOOK_EVERY_S
+        return self._ended_by_itself(job)
+
+    # What is due.
+
+    def _look(self, job: Job) -> None:
+        care, now_s = self._care, time.monotonic()
+        asked = care.run.snapshot_request
+        if asked.exists():
+            asked.unlink(missing_ok=True)
+            self._requested = Request.FILE
+        gpu_bytes = self._gauges.gpu_bytes() if care.policy.when_gpu_stable else None
+        observation = Observation(now_s, self._read_progress(), gpu_bytes, self._requested)
+        self.history = observed(care.policy, self.history, observation)
+        decision = decide(care.policy, self.history, observation)
+        self._tell(fresh_alerts(self.history, decision))
+        self._chronicle.remember(self.history)
+        self._chronicle.looked(Look(observation.progress, decision.outlook.words, decision.outlook.in_s))
+        self._sample(now_s)
+        if decision.due:
+            self._requested = None
+            self._take(job, Order(decision.note, observation.progress))
+
+    def _tell(self, alerts: tuple[Alert, ...]) -> None:
+        for alert in alerts:
+            # That a snapshot failed was told when it happened.
+            if alert.code is not AlertCode.SNAPSHOT_FAILED:
+                self._chronicle.alert(alert.code.value, alert.words, _TOLD_AS.get(alert.code))
+        self.history = told(self.history, alerts)
+
+    def _sample(self, now_s: float) -> None:
+        if now_s >= self._next_sample_s:
+            self._next_sample_s = now_s + _SAMPLE_EVERY_S
+            self._chronicle.sampled(self._gauges.memory_bytes(), self._gauges.gpu_bytes())
+
+    def _take(self, job: Job, order: Order) -> CkptctlError | None:
+        """Take a snapshot; what went wrong is told and returned."""
+        began_s = time.monotonic()
+        try:
+            report = self._snapshots.take(job.root, order)
+        except NoSuchProcess as error:
+            return error  # the job has just ended, which is looked at next
+        except CkptctlError as error:
+            self.history = snapshot_failed(self.history, time.monotonic(), error.message)
+            self._chronicle.failed(error)
+            if not isinstance(error, Prevented):
+                # What could not be taken back is tried once more; this process will not end for a long time.
+                recover(self._snapshots.services())
+            return error
+        ended_s = time.monotonic()
+        taken = Taken(began_s, ended_s, order.progress, paused_s(report))
+        self.history = snapshot_ended(self._care.policy, self.history, taken)
+        self._chronicle.saved(report, order, ended_s - began_s)
+        step = "" if order.progress.step is None else f" at step {order.progress.step}"
+        stood = format_duration(paused_s(report))
+        self._chronicle.say(f"Snapshot {report.id}{step}: {order.reason}. The job stood still for {stood}.")
+        self._retain()
+        return None
+
+    def _retain(self) -> None:
+        """Let go what is not to be kept."""
+        care = self._care
+        done = apply_retention(care.store, care.run.name, care.manner.retention, self._snapshots.services())
+        if done.problems:
+            self._chronicle.alert("W_RETENTION", f"Old snapshots stay: {' '.join(done.problems)}")
+
+    # What is asked for.
+
+    def _react(self, job: Job) -> Ending | None:
+        number = self._signals.take()
+        if number is not None:
+            return self._react_to(number, job)
+        notice = self._care.around.notices.latest()
+        if notice is None or notice == self._noticed or not self._is_time_for(notice):
+            return None
+        self._noticed = notice
+        left_s = notice.seconds_left(self._services.now().timestamp())
+        if not notice.kind.ends_the_job:
+            self._chronicle.say(f"{notice.words} A snapshot is taken.")
+            self._requested, self._next_look_s = Request.NOTICE, 0.0
+            return None
+        self._chronicle.alert("W_PREEMPTED", notice.words, NotifyEvent.PREEMPTED)
+        left_s = self._care.grace_s if left_s is None else left_s
+        return self._save_and_stop(job, f"a notice of {notice.source}", left_s)
+
+    def _react_to(self, number: signal.Signals, job: Job) -> Ending | None:
+        reaction = self._care.reactions[number]
+        if reaction is Reaction.PASS_ON:
+            job.send(number)
+        elif reaction is Reaction.DUMP:
+            self._requested, self._next_look_s = Request.SIGNAL, 0.0
+        elif reaction is Reaction.LEAVE:
+            text = f"{number.name}: the job runs on (pid {job.root.pid}), and nobody looks after it."
+            self._chronicle.say(text)
+            return Ending(RunState.LEFT, ExitStatus.DONE)
+        elif reaction is Reaction.STOP:
+            self._chronicle.say(f"{number.name}: the job is ended.")
+            return self._stop(job, self._care.grace_s)
+        elif reaction is Reaction.DUMP_AND_STOP:
+            text = f"{number.name}: a last snapshot is taken, then the job is ended."
+            self._chronicle.say(text, NotifyEvent.PREEMPTED)
+            return self._save_and_stop(job, number.name, self._care.grace_s)
+        return None
+
+    def _is_time_for(self, notice: Warned) -> bool:
+        """Whether to act on a notice now: one of maintenance may come days before."""
+        left_s = notice.seconds_left(self._services.now().timestamp())
+        if left_s is None or not notice.kind.ends_the_job:
+            return True
+        return left_s <= max(self._care.grace_s, (self._needed_s() or 0.0) * _SLOWER)
+
+    def _save_and_stop(self, job: Job, cause: str, left_s: float) -> Ending | None:
+        """A last snapshot if it fits the time, then the end of the job. None where it is better left alone."""
+        until_s = time.monotonic() + left_s
+        needed_s = self._needed_s()
+        if needed_s is not None and needed_s > left_s:
+            took = f"a snapshot took {format_duration(needed_s / _SLOWER)} before"
+            text = f"No last snapshot is begun: {took}, and there are {format_duration(left_s)} left."
+            self._chronicle.alert("W_NO_TIME", f"{text} {self._newest()}")
+            return self._stop(job, left_s)
+        order = Order(cause, self._read_progress(), last=True, limit_s=left_s * _SHARE_OF_HOOKS)
+        error = self._take(job, order)
+        if error is None:
+            # It has ended with its snapshot; what is waited for is that its parent, maybe we, has noticed.
+            job.ended(_MARGIN_S)
+            return Ending(RunState.SAVED, ExitStatus.TRY_AGAIN)
+        if job.ended(0):
+            return self._ended_by_itself(job)
+        if self._newest_id() is None:
+            text = f"The job has no snapshot and is not ended: it runs on (pid {job.root.pid}), and can be taken over."
+            self._chronicle.alert("W_LEFT", text)
+            return Ending(RunState.LEFT, error.exit_status)
+        self._chronicle.say(self._newest())
+        return self._stop(job, max(0.0, until_s - time.monotonic()))
+
+    def _stop(self, job: Job, grace_s: float) -> Ending:
+        if not job.end(grace_s):
+            text = f"The job (pid {job.root.pid}) does not end: its processes wait inside the kernel."
+            self._chronicle.alert("W_JOB_LEFT", text)
+        found = job.exit()
+        # A job that answers SIGTERM with the status 0 has not done its work.
+        return Ending(RunState.STOPPED, ExitStatus.TRY_AGAIN, found.status if found else None)
+
+    def _ended_by_itself(self, job: Job) -> Ending:
+        found = job.exit()
+        if found is None:
+            # Whoever killed the keeper killed what could have told.
+            return Ending(RunState.DIED, 128 + signal.SIGKILL, -signal.SIGKILL)
+        state = RunState.FINISHED if found.status == 0 else RunState.DIED
+        self._read_last_progress()
+        return Ending(state, found.shell_status, found.status)
+
+    def _read_last_progress(self) -> None:
+        """What the job reported in the last moments of its life."""
+        self._chronicle.looked(Look(self._read_progress(), ""))
+
+    def _needed_s(self) -> float | None:
+        """How long a snapshot may take, from those of this job; None where none was taken."""
+        took = [cost.duration_s for cost in self.history.costs]
+        return max(took) * _SLOWER + _MARGIN_S if took else None
+
+    def _newest_id(self) -> str | None:
+        return links.target(self._care.run, self._care.run.latest)
+
+    def _newest(self) -> str:
+        last = self._chronicle.state.last
+        found = self._newest_id()
+        if found is None:
+            return "There is no snapshot of this run."
+        step = f" of step {last.step}" if last and last.id == found and last.step is not None else ""
+        return f"The newest snapshot{step} is complete and on the disk: {found}."
