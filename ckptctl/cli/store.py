@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -36,7 +37,7 @@ def list_(run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, qui
         place = app.settings.store
     now = datetime.now(UTC)
     lines = [text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {place}."]
-    lines += [f"{entry.id} is damaged: {entry.problem}" for entry in entries if entry.problem]
+    lines += [f"{entry.id} is {_damage(entry)}: {entry.problem}" for entry in entries if entry.problem]
     return emit(manner, "list", [_summary(entry) for entry in entries], "\n".join(lines))
 
 
@@ -45,14 +46,18 @@ def show(
 ) -> int:
     """Show everything that is known of a snapshot."""
     from ckptctl.store import manifest_json
+    from ckptctl.store.catalog import entry_of
     from ckptctl.store.selectors import find
 
     manner = Manner(json, quiet)
     with session(manner, store=store) as app:
-        found = find(app.store_if_any(), snapshot, run)
+        place = app.store_if_any()
+        found = find(place, snapshot, run)
         manifest = manifest_json.read(found.folder.manifest)
-    result = {"folder": found.folder.path, "manifest": manifest}
-    return emit(manner, "show", result, text.manifest_tree(manifest, [str(found.folder.path)]))
+        entry = entry_of(place, found.folder, manifest)
+    result = {"folder": found.folder.path, **_standing(entry), "manifest": manifest}
+    shown = dataclasses.replace(manifest, tags=entry.tags)
+    return emit(manner, "show", result, text.manifest_tree(shown, [str(found.folder.path), *_standing_lines(entry)]))
 
 
 def verify(
@@ -69,6 +74,7 @@ def verify(
 
     Looks at manifest, files and sizes; with --read-data at every byte.
     """
+    from ckptctl.snapshot.labels import note_verification
     from ckptctl.snapshot.verify import verify as check
     from ckptctl.store.catalog import list_snapshots
     from ckptctl.store.selectors import find
@@ -80,7 +86,11 @@ def verify(
             folders = [find(place, snapshot, run).folder]
         else:
             folders = [entry.folder for entry in (list_snapshots(place, run) if place else ())]
-        verdicts = [check(folder, read_data=read_data, services=app.services) for folder in folders]
+        verdicts = []
+        for folder in folders:
+            verdicts.append(check(folder, read_data=read_data, services=app.services))
+            if read_data:
+                note_verification(folder, sound=verdicts[-1].sound, services=app.services)
     sound = all(verdict.sound for verdict in verdicts)
     words = "\n".join(line for verdict in verdicts for line in verdict.lines) or "No snapshots to verify."
     return emit(manner, "verify", verdicts, words, ExitStatus.DONE if sound else ExitStatus.INTEGRITY)
@@ -129,22 +139,56 @@ def _summary(entry: Entry) -> dict[str, object]:
         "run": entry.run,
         "folder": entry.folder.path,
         "created": entry.created,
-        "latest": entry.is_latest,
-        "backup": entry.is_backup,
+        **_standing(entry),
         "sound": manifest is not None,
         "problem": entry.problem,
         "step": manifest.progress.step if manifest else None,
         "epoch": manifest.progress.epoch if manifest else None,
         "metrics": dict(manifest.progress.metrics) if manifest else {},
-        "tags": manifest.tags if manifest else (),
         "size_bytes": manifest.images.size_bytes if manifest else None,
         "frozen_us": manifest.timings.criu.frozen_us if manifest and manifest.timings.criu else None,
         "ended": manifest.ended if manifest else None,
     }
 
 
+def _standing(entry: Entry) -> dict[str, object]:
+    """What it is to its run, and what was said of it after its dump."""
+    return {
+        "latest": entry.is_latest,
+        "backup": entry.is_backup,
+        "best": entry.is_best,
+        "tags": entry.tags,
+        "pin": entry.pin,
+        "verification": entry.labels.verification if entry.labels else None,
+    }
+
+
+def _standing_lines(entry: Entry) -> list[str]:
+    lines = [", ".join(_links(entry))] if _links(entry) else []
+    if entry.labels is None:
+        lines.append("its labels cannot be read: it may be pinned, or have other tags")
+    if entry.pin is not None:
+        because = f": {entry.pin.reason}" if entry.pin.reason else ""
+        lines.append(f"pinned {entry.pin.since:%Y-%m-%d %H:%M:%S UTC}{because}")
+    verification = entry.labels.verification if entry.labels else None
+    if verification is not None:
+        outcome = "every byte was right" if verification.sound else "DAMAGED"
+        lines.append(f"verified {verification.at:%Y-%m-%d %H:%M:%S UTC}: {outcome}")
+    return lines
+
+
+def _links(entry: Entry) -> list[str]:
+    links = (("latest", entry.is_latest), ("backup", entry.is_backup), ("best", entry.is_best))
+    return [word for word, holds in links if holds]
+
+
 def _state(entry: Entry) -> str:
+    """Each tag is written as a selector, to be copied."""
+    marks = [*_links(entry), *(["pinned"] if entry.pin else []), *(f"tag:{tag}" for tag in entry.tags)]
     if entry.manifest is None:
-        return "damaged"
-    marks = [word for word, holds in (("latest", entry.is_latest), ("backup", entry.is_backup)) if holds]
+        marks.insert(0, _damage(entry))
     return ", ".join(marks) or "complete"
+
+
+def _damage(entry: Entry) -> str:
+    return "too new" if entry.too_new else "damaged"

@@ -70,7 +70,7 @@ def prune(store: Store, *, tails: bool, dry_run: bool, services: Services) -> Pr
         wait_s, interrupt = services.lock_wait_s, services.interrupt
         with locks.store_lock(store, locks.Intent.EXCLUSIVE, services.owner, wait_s=wait_s, interrupt=interrupt):
             found = list(_leftovers(store, services))
-            wanted = [one for one in found if one.kind not in _USERS_OWN or (tails and one.kind is Kind.TAILS)]
+            wanted = [one for one in found if _is_wanted(one, tails=tails)]
             moved, problems = ([], []) if dry_run else _to_trash(store, wanted)
     except Locked as error:
         found, wanted, moved = [], [], []
@@ -94,6 +94,16 @@ def _leftovers(store: Store, services: Services) -> Iterator[Rubbish]:
             snapshot_id, dot, kind = path.name.partition(".")
             if dot and kind in _BESIDE and is_snapshot_id(snapshot_id) and not run.snapshot(snapshot_id).path.exists():
                 yield _rubbish(path, Kind(kind))
+
+
+def _is_wanted(one: Rubbish, *, tails: bool) -> bool:
+    """Whether it may be deleted: what holds data of the user's only where that was asked."""
+    if one.kind not in _USERS_OWN or (tails and one.kind is Kind.TAILS):
+        return True
+    try:
+        return next(files.walk_regular_files(one.path), None) is None
+    except OSError:
+        return False
 
 
 def _to_trash(store: Store, wanted: list[Rubbish]) -> tuple[list[tuple[Path, Rubbish]], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,9 +45,9 @@ class InUse(CkptctlError):
 
 @dataclass(frozen=True, slots=True)
 class TakenOut:
-    """A snapshot that is in the trash now, where it still takes its space."""
+    """A snapshot that is in the trash now with the logs of its restores, where it still takes its space."""
 
-    rubbish: Path
+    rubbish: tuple[Path, ...]
     warnings: tuple[str, ...]
 
 
@@ -68,8 +68,8 @@ def remove(store: Store, selector: str, run: str | None, *, force: bool, service
             removal.require_removable(store, found.run, found.id)
         taken = take_out(store, catalog.read_entry(folder, found.id))
         removal.settle(folder, catalog.list_snapshots(store, found.run))
-    removal.delete(taken.rubbish)
-    removal.delete(found.folder.beside("logs"))
+    for rubbish in taken.rubbish:
+        removal.delete(rubbish)
     return Removed(found.id, found.run, users_own(found.folder), taken.warnings)
 
 
@@ -93,8 +93,10 @@ def take_out(store: Store, entry: Entry) -> TakenOut:
     # A job that went on has its connections itself; those of one that was ended wait for the restore.
     waiting = entry.manifest is None or entry.manifest.ended
     images = _images(entry.folder) if waiting else None
-    rubbish = removal.put_in_trash(store, entry.folder.path)
-    return TakenOut(rubbish, _forget_connections(images) if images is not None else ())
+    rubbish = [removal.put_in_trash(store, entry.folder.path)]
+    with suppress(FileTrouble):  # mostly there are none, and `prune` finds what stays
+        rubbish.append(removal.put_in_trash(store, entry.folder.beside("logs")))
+    return TakenOut(tuple(rubbish), _forget_connections(images) if images is not None else ())
 
 
 def users_own(folder: SnapshotFolder) -> tuple[Path, ...]:

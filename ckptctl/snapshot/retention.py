@@ -15,7 +15,7 @@ from ckptctl.store import best, catalog, integrity, removal
 from ckptctl.store.catalog import Entry
 from ckptctl.store.layout import Store
 from ckptctl.store.locks import Locked
-from ckptctl.store.retention import Retention, RetentionRefused
+from ckptctl.store.retention import Retention
 from ckptctl.store.retention_judge import judge
 from ckptctl.store.retention_verdict import Condition, Disk, Facts, Judgement
 from ckptctl.store.selectors import NothingMatched
@@ -58,7 +58,7 @@ def plan(store: Store, run: str, policy: Retention, services: Services, *, freed
 
     Raises RetentionRefused for an empty policy, NoSuchMetric, FileTrouble.
     """
-    _refuse_empty(policy)
+    policy.require_something()
     entries = catalog.list_snapshots(store, run)
     _require_metric(run, policy, entries)
     return _judge(store, policy, entries, services, freed_bytes)
@@ -71,7 +71,7 @@ def forget(store: Store, run: str, policy: Retention, services: Services) -> For
     Locked, FileTrouble, NoSpace and what the interrupt raises; every snapshot is then where it was, or whole in the
     trash.
     """
-    _refuse_empty(policy)
+    policy.require_something()
     with exclusive(store, run, services):
         entries = catalog.list_snapshots(store, run)
         _require_metric(run, policy, entries)
@@ -127,21 +127,13 @@ def _forget(store: Store, run: str, policy: Retention, entries: Sequence[Entry],
                 problems.append(error.message)
                 continue
             del left[verdict.id]
-            rubbish.append(taken.rubbish)
+            rubbish += taken.rubbish
             users += users_own(entry.folder)
             problems += taken.warnings
     finally:
         removal.settle(folder, list(left.values()))
     removed = tuple(entry.id for entry in entries if entry.id not in left)
     return Forgotten(run, judgement, removed, tuple(rubbish), tuple(users), tuple(problems))
-
-
-def _refuse_empty(policy: Retention) -> None:
-    if policy.is_empty:
-        raise RetentionRefused(
-            "Nothing says which snapshots are to be kept.",
-            hint="Give at least one rule, such as --keep-last 10, or a limit, such as --max-size 500G.",
-        )
 
 
 def _require_metric(run: str, policy: Retention, entries: Sequence[Entry]) -> None:

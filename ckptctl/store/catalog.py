@@ -111,6 +111,17 @@ def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
     )
 
 
+def entry_of(store: Store | None, folder: SnapshotFolder, manifest: Manifest) -> Entry:
+    """The entry of a snapshot that was read: of the store, or of a folder of its own. Raises files.FileTrouble."""
+    if store is not None and is_run_name(folder.path.parent.name):
+        run = store.run(folder.path.parent.name)
+        entries = list_snapshots(store, run.name) if folder.path.parent == run.path else ()
+        known = next((entry for entry in entries if entry.id == folder.name), None)
+        if known is not None:
+            return known
+    return Entry(folder, manifest.run, manifest.id, manifest, labels=_labels(folder))
+
+
 def best_entry(entries: Iterable[Entry], by: BestBy) -> Entry | None:
     """The best of a run's snapshots by this metric; None where none of them has it."""
     known = {entry.id: entry for entry in entries}

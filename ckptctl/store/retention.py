@@ -89,6 +89,14 @@ class Retention:
         """Whether it has neither rules nor limits: nothing would ever be removed."""
         return not self.has_rules and self.max_size_bytes is None and self.min_free is None
 
+    def require_something(self) -> None:
+        """Raise RetentionRefused where it is empty."""
+        if self.is_empty:
+            raise RetentionRefused(
+                "Nothing says which snapshots are to be kept.",
+                hint="Give at least one rule, such as --keep-last 10, or a limit, such as --max-size 500G.",
+            )
+
     def _require_positive(self, name: str) -> None:
         value = getattr(self, name)
         if value is not None and not value > 0:

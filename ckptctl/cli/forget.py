@@ -1,0 +1,233 @@
+"""ckptctl forget, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from ckptctl.cli import keep
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, WaitOpt
+from ckptctl.cli.session import Manner, emit, session
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.output import text
+from ckptctl.units import format_size
+
+if TYPE_CHECKING:
+    from ckptctl.app import App
+    from ckptctl.snapshot.prune import Pruned, Rubbish
+    from ckptctl.snapshot.retention import Forgotten
+    from ckptctl.store.retention import Retention
+    from ckptctl.store.retention_verdict import Verdict
+
+STATUSES: Final = (
+    "Exit status: 0 done; 2 usage; 3 something could not be removed, or a limit not be met; 4 no such run or metric; "
+    "10 store; 11 locked; 130, 143 interrupted."
+)
+
+_COLUMNS: Final = (
+    ("id", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("verdict", "left"), ("reasons", "left"),
+)  # fmt: skip
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
+
+
+def forget(
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="This run only; else every run, each by itself.")
+    ] = None,
+    keep_last: keep.KeepLastOpt = None,
+    keep_epochs: keep.KeepEpochsOpt = None,
+    keep_best: keep.KeepBestOpt = None,
+    metric: keep.MetricOpt = None,
+    mode: keep.ModeOpt = None,
+    keep_every_steps: keep.KeepStepsOpt = None,
+    keep_hourly: keep.KeepHourlyOpt = None,
+    keep_daily: keep.KeepDailyOpt = None,
+    keep_weekly: keep.KeepWeeklyOpt = None,
+    keep_within: keep.KeepWithinOpt = None,
+    keep_tag: keep.KeepTagOpt = None,
+    max_size: keep.MaxSizeOpt = None,
+    min_free: keep.MinFreeOpt = None,
+    dry_run: DryRunOpt = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Then give the space back, as `ckptctl prune` does.")] = False,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> int:
+    """Remove the snapshots that no rule keeps.
+
+    A snapshot stays if any rule keeps it. Always kept are latest and backup, the best one, pinned ones, the newest
+    sound and the newest verified one. What is removed lies in the trash until `ckptctl prune`.
+    """
+    from ckptctl.snapshot.prune import prune as give_back
+
+    manner = Manner(json, quiet)
+    policy = keep.retention(
+        keep_last=keep_last, keep_epochs=keep_epochs, keep_best=keep_best, metric=metric, mode=mode,
+        keep_every_steps=keep_every_steps, keep_hourly=keep_hourly, keep_daily=keep_daily, keep_weekly=keep_weekly,
+        keep_within=keep_within, keep_tag=keep_tag, max_size=max_size, min_free=min_free,
+    )  # fmt: skip
+    policy.require_something()
+    with session(manner, store=store, lock_wait=lock_wait) as app:
+        done = _every_run(app, run, policy, dry_run=dry_run)
+        pruned = give_back(app.existing_store(), tails=False, dry_run=dry_run, services=app.services) if prune else None
+    lines = [line for one in done for line in _lines(one, dry_run=dry_run)] or ["No snapshots to forget."]
+    if pruned is not None:
+        lines += _pruned_lines(pruned, dry_run=dry_run)
+    elif not dry_run and any(one.forgotten and one.forgotten.removed for one in done):
+        lines.append("They lie in the trash and take their space until `ckptctl prune`.")
+    failed = any(one.failed for one in done) or (pruned is not None and pruned.problems)
+    result = {"dry_run": dry_run, "runs": [_run_result(one) for one in done], "pruned": pruned and _pruned(pruned)}
+    return emit(manner, "forget", result, "\n".join(lines), ExitStatus.PARTIAL if failed else ExitStatus.DONE)
+
+
+def prune(
+    tails: Annotated[
+        bool,
+        typer.Option("--tails", help="Delete also what restores cut from the job's files, where the snapshot is gone."),
+    ] = False,
+    dry_run: DryRunOpt = False,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> int:
+    """Give back the space of removed snapshots and of what killed dumps have left.
+
+    Data of the job's own that lies beside a removed snapshot stays, and is named.
+    """
+    from ckptctl.snapshot.prune import prune as give_back
+
+    manner = Manner(json, quiet)
+    with session(manner, store=store, lock_wait=lock_wait) as app:
+        pruned = give_back(app.existing_store(), tails=tails, dry_run=dry_run, services=app.services)
+    status = ExitStatus.PARTIAL if pruned.problems else ExitStatus.DONE
+    result = {"dry_run": dry_run, **_pruned(pruned)}
+    return emit(manner, "prune", result, "\n".join(_pruned_lines(pruned, dry_run=dry_run)), status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What became of one run, or why nothing did."""
+
+    run: str
+    forgotten: Forgotten | None = None
+    error: CkptctlError | None = None
+
+    @property
+    def failed(self) -> bool:
+        done = self.forgotten
+        return self.error is not None or (done is not None and bool(done.problems or done.judgement.unmet))
+
+
+def _every_run(app: App, run: str | None, policy: Retention, *, dry_run: bool) -> list[_Done]:
+    """Apply the policy to each run by itself; what goes wrong with one of several does not keep the others from it."""
+    from ckptctl.files import FileTrouble, NoSpace
+    from ckptctl.snapshot.retention import Forgotten, NoSuchMetric, chosen_runs, plan
+    from ckptctl.snapshot.retention import forget as apply
+    from ckptctl.store.locks import Locked
+
+    store, done, freed_bytes = app.existing_store(), list[_Done](), 0
+    for name in chosen_runs(store, run):
+        try:
+            if dry_run:
+                judgement = plan(store, name, policy, app.services, freed_bytes=freed_bytes)
+                freed_bytes += judgement.freed_bytes
+                done.append(_Done(name, Forgotten(name, judgement)))
+            else:
+                done.append(_Done(name, apply(store, name, policy, app.services)))
+        except (NoSuchMetric, Locked, FileTrouble, NoSpace) as error:
+            if run is not None:
+                raise
+            done.append(_Done(name, error=error))
+    return done
+
+
+def _lines(done: _Done, *, dry_run: bool) -> list[str]:
+    if done.forgotten is None:
+        return [f"run {done.run}: nothing is removed. {done.error.message if done.error else ''}", ""]
+    forgotten, now = done.forgotten, datetime.now(UTC)
+    judgement = forgotten.judgement
+    if not judgement.verdicts:
+        return []
+    verb = "would remove" if dry_run else "removed"
+    number = len(judgement.removed) if dry_run else len(forgotten.removed)
+    freed = sum(one.facts.size_bytes for one in judgement.removed if dry_run or one.id in forgotten.removed)
+    return [
+        f"run {done.run}: {verb} {number} of {text.counted(len(judgement.verdicts), 'snapshot')}, {format_size(freed)}",
+        text.table(_COLUMNS, [_row(verdict, now) for verdict in judgement.verdicts]),
+        *judgement.unmet,
+        *forgotten.problems,
+        *(f"kept, since it is data of the job and not of the snapshot: {path}" for path in forgotten.users_own),
+        "",
+    ]
+
+
+def _row(verdict: Verdict, now: datetime) -> list[str]:
+    facts = verdict.facts
+    return [
+        facts.id,
+        text.age(facts.created, now),
+        "" if facts.step is None else str(facts.step),
+        format_size(facts.size_bytes),
+        "keep" if verdict.kept else "remove",
+        ", ".join(reason.text for reason in verdict.reasons),
+    ]
+
+
+def _run_result(done: _Done) -> dict[str, object]:
+    forgotten = done.forgotten
+    if forgotten is None:
+        error = done.error
+        return {"run": done.run, "error": error and {"code": error.code, "message": error.message, "hint": error.hint}}
+    judgement = forgotten.judgement
+    return {
+        "run": done.run,
+        "keep": [_verdict(verdict) for verdict in judgement.kept],
+        "remove": [_verdict(verdict) for verdict in judgement.removed],
+        "removed": forgotten.removed,
+        "unmet": judgement.unmet,
+        "problems": forgotten.problems,
+        "users_own": forgotten.users_own,
+        "error": None,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, object]:
+    facts = verdict.facts
+    return {
+        "id": facts.id,
+        "created": facts.created,
+        "step": facts.step,
+        "epoch": facts.epoch,
+        "size_bytes": facts.size_bytes,
+        "reasons": [{"rule": reason.rule, "text": reason.text} for reason in verdict.reasons],
+    }
+
+
+def _pruned(pruned: Pruned) -> dict[str, object]:
+    return {
+        "freed_bytes": pruned.freed_bytes,
+        "deleted": pruned.deleted,
+        "left": pruned.left,
+        "problems": pruned.problems,
+    }
+
+
+def _pruned_lines(pruned: Pruned, *, dry_run: bool) -> list[str]:
+    verb = "Would delete" if dry_run else "Deleted"
+    head = f"{verb} {text.counted(len(pruned.deleted), 'folder')}, {format_size(pruned.freed_bytes)}."
+    return [
+        head if pruned.deleted else "Nothing to delete.",
+        *(f"  {line}" for line in _named(pruned.deleted)),
+        *(f"  left, since it is data of the job: {line}" for line in _named(pruned.left)),
+        *(f"  {problem}" for problem in pruned.problems),
+    ]
+
+
+def _named(rubbish: Sequence[Rubbish]) -> list[str]:
+    return [f"{one.path} ({one.kind}, {format_size(one.size_bytes)})" for one in rubbish]
