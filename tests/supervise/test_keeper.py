@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from support import python, wait_for
 from support.jobs import state
 from support.kept import Kept, KeptJobs, parent, status_field
 
+KEEPER = Path(__file__).parents[2] / "ckptctl" / "supervise" / "keeper.py"
 SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
     signal.SIGALRM, signal.SIGTSTP, signal.SIGRTMIN + 1,
@@ -178,7 +180,7 @@ def test_a_folder_that_the_job_left_may_go(start_kept: KeptJobs, tmp_path: Path)
     folder.mkdir()
     kept = start_kept(*python("import os, time; os.chdir('/'); print(1, flush=True); time.sleep(99)"), cwd=folder)
     kept.wait_for_lines(1)
-    assert Path(f"/proc/{kept.keeper}/cwd").readlink() == Path("/")
+    wait_for(lambda: Path(f"/proc/{kept.keeper}/cwd").readlink() == Path("/"), 10, "the keeper's leaving")
 
 
 def test_the_keeper_is_small_and_holds_nothing_open(start_kept: KeptJobs) -> None:
@@ -196,6 +198,45 @@ def test_pkill_of_the_command_does_not_mean_the_keeper(start_kept: KeptJobs) -> 
     kept = start_kept(sys.executable, "-c", "import time; time.sleep(1000)", "train.py")
     assert b"train.py" in Path(f"/proc/{kept.job}/cmdline").read_bytes()
     assert b"train.py" not in Path(f"/proc/{kept.keeper}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 20, -1])
+def test_a_specification_that_is_cut_off_starts_nothing(cut: int, tmp_path: Path) -> None:
+    """The end of ckptctl in the middle of writing it."""
+    whole = specification(tmp_path, "touch", str(tmp_path / "started"))
+    status, said, errors = run_keeper(whole[: len(whole) - 3 + cut] if cut < 0 else whole[:cut])
+    assert (status, said, errors) == (1, b"", b"")
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_job_goes_on_though_nobody_hears_that_it_started(tmp_path: Path) -> None:
+    """The end of ckptctl before it has read so."""
+    whole = specification(tmp_path, "sh", "-c", f"sleep 0.3; touch {tmp_path / 'started'}; exit 6")
+    assert run_keeper(whole, heard=False)[0] == 6
+    assert (tmp_path / "started").exists()
+    assert json.loads((tmp_path / "job-exit.json").read_bytes())["code"] == 6
+
+
+def specification(folder: Path, *command: str) -> bytes:
+    """What the keeper reads: exit file, time for orphans, umask, no filter, one variable, the command."""
+    fields = (str(folder / "job-exit.json"), "1", "18", "", "1", f"PATH={os.environ['PATH']}", *command, "end")
+    return "\0".join(fields).encode()
+
+
+def run_keeper(text: bytes, *, heard: bool = True) -> tuple[int, bytes, bytes]:
+    """Run the keeper to its end on such a text. Its status, what it reported, and its standard error."""
+    reading, writing = os.pipe()
+    hearing, saying = os.pipe()
+    words = [sys.executable, "-I", "-S", str(KEEPER), "gpt", str(reading), str(saying)]
+    process = subprocess.Popen(words, pass_fds=(reading, saying), stderr=subprocess.PIPE)
+    for descriptor in (reading, saying):
+        os.close(descriptor)
+    if not heard:
+        os.close(hearing)
+    os.write(writing, text)
+    os.close(writing)
+    errors = process.communicate(timeout=30)[1]
+    return process.returncode, os.read(hearing, 100) if heard else b"", errors
 
 
 def orphan_of(kept: Kept) -> int:

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,16 @@ def test_the_job_inherits_no_descriptor_and_no_signal(start_kept: KeptJobs) -> N
     finally:
         signal.signal(signal.SIGHUP, former)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    links = {path.name: str(path.readlink()) for path in Path(f"/proc/{kept.job}/fd").iterdir()}
-    assert links == {"0": "/dev/null", "1": str(kept.run.stdout), "2": str(kept.run.stderr)}
+    expected = {"0": "/dev/null", "1": str(kept.run.stdout), "2": str(kept.run.stderr)}
+    wait_for(lambda: descriptors(kept.job) == expected, 10, "no more than these, once its libraries are loaded")
     assert int(status_field(kept.job, "SigIgn"), 16) == 0
     assert int(status_field(kept.job, "SigBlk"), 16) == 0
+
+
+def test_the_job_gets_its_umask_and_its_folder(start_kept: KeptJobs, tmp_path: Path) -> None:
+    kept = start_kept("sh", "-c", "umask; pwd -P", umask=0o027, cwd=tmp_path)
+    assert kept.wait_exit().status == 0
+    assert kept.lines() == ["0027", str(tmp_path.resolve())]
 
 
 def test_keeper_and_job_are_in_sessions_of_their_own(start_kept: KeptJobs) -> None:
@@ -281,7 +288,7 @@ def test_every_descendant_can_open_the_job_file(start_kept: KeptJobs, tmp_path: 
     kept = start_kept(*python(launcher), cuda_launcher=fake_utility(tmp_path))
     assert kept.launched.job_file
     assert kept.wait_for_lines(1) == ["job file"]
-    assert len(list(Path(f"/proc/{kept.job}/fd").iterdir())) == 3
+    assert descriptors(kept.job).keys() == {"0", "1", "2"}
     assert parent(kept.job) == kept.keeper
 
 
@@ -293,6 +300,15 @@ def test_a_utility_that_fails_does_not_keep_the_job_from_running(start_kept: Kep
     assert not kept.launched.job_file
     assert kept.wait_for_lines(1) == ["ran"]
     assert kept.errors() == "Error initializing CUDA\n"
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    """What a process has open."""
+    found = {}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[path.name] = str(path.readlink())
+    return found
 
 
 def asked(start_kept: KeptJobs, *, allow_io_uring: bool) -> str:
