@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckptctl import config
 from ckptctl.events import Reporter
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from ckptctl.criu.program import Criu
     from ckptctl.cuda.choice import Choice
     from ckptctl.host.gpu import GpuFacts
+    from ckptctl.host.machine import Machine
     from ckptctl.preflight.survey import Facts
     from ckptctl.snapshot.recover import Recovery
     from ckptctl.snapshot.services import Services
     from ckptctl.store.layout import Store
+
+# How long a command that only asks waits for each thing that may hang; and one that acts, for facts that it needs.
+ASK_LIMIT_S: Final = 5.0
+_ACT_LIMIT_S: Final = 30.0
 
 
 class App:
@@ -38,7 +44,6 @@ class App:
     @cached_property
     def services(self) -> Services:
         """What the snapshot layer needs from outside. Reads the facts of this machine."""
-        from ckptctl.host.machine import read_machine
         from ckptctl.snapshot.services import HostState, Services
         from ckptctl.store.owner import this_owner
 
@@ -46,7 +51,7 @@ class App:
             find_criu=self._find_criu,
             open_cuda=_open_cuda,
             read_gpu_facts=_read_gpu_facts,
-            machine=read_machine(),
+            machine=self._machine(),
             host_state=HostState(self.settings.state),
             owner=this_owner(shlex.join(["ckptctl", *sys.argv[1:]]), _now()),
             reporter=self.reporter,
@@ -57,9 +62,23 @@ class App:
             lock_wait_s=self.settings.lock_wait_s,
         )
 
+    @cached_property
+    def asking(self) -> Services:
+        """The services of a command that only asks: it waits for no GPU and no driver longer than some seconds."""
+        limit_s = ASK_LIMIT_S
+        return dataclasses.replace(
+            self.services,
+            find_criu=lambda: self._find_criu(timeout_s=limit_s),
+            open_cuda=lambda: _open_cuda(limit_s),
+            read_gpu_facts=lambda: _read_gpu_facts(timeout_s=limit_s),
+        )
+
     def repair(self) -> tuple[Recovery, ...]:
         """Finish or undo what a ckptctl that was killed has left. Costs a look at folders if there is nothing."""
-        places = [self.settings.state / "journal", self.settings.state / "locks", self.settings.store / "locks"]
+        from ckptctl.snapshot.services import HostState
+
+        host = HostState(self.settings.state)
+        places = [host.journal, host.locks, self.settings.store / "locks"]
         if not any(_holds_entries(place) for place in places):
             return ()
         from ckptctl.snapshot.recover import recover
@@ -106,10 +125,16 @@ class App:
         store = self.store_if_any()
         return gather(Inquiry(self.settings.store, self.environment(), _now(), newest(store) if store else None))
 
-    def _find_criu(self) -> Criu:
+    def _machine(self) -> Machine:
+        from ckptctl.criu.program import with_own_capabilities
+        from ckptctl.host.machine import read_machine
+
+        return with_own_capabilities(read_machine(), self.environment())
+
+    def _find_criu(self, timeout_s: float = _ACT_LIMIT_S) -> Criu:
         from ckptctl.criu import program
 
-        return program.find(self.environment())
+        return program.find(self.environment(), timeout_s=timeout_s)
 
 
 @contextmanager
@@ -135,16 +160,16 @@ def _holds_entries(folder: Path) -> bool:
         raise trouble(error, f"{folder} cannot be looked at") from error
 
 
-def _open_cuda() -> Choice:
+def _open_cuda(query_limit_s: float | None = None) -> Choice:
     from ckptctl.cuda.choice import choose
 
-    return choose(os.environ.get("PATH", os.defpath))
+    return choose(os.environ.get("PATH", os.defpath), query_limit_s=query_limit_s)
 
 
-def _read_gpu_facts() -> GpuFacts:
+def _read_gpu_facts(timeout_s: float = _ACT_LIMIT_S) -> GpuFacts:
     from ckptctl.host.gpu import read_gpu_facts
 
-    return read_gpu_facts()
+    return read_gpu_facts(timeout_s=timeout_s)
 
 
 def _now() -> datetime:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import JsonOpt, StoreOpt
+from ckptctl.cli.options import (
+    ROLL_BACK,
+    FilesOpt,
+    GpuMapOpt,
+    JsonOpt,
+    NewPidNamespaceOpt,
+    StoreOpt,
+    parse_files,
+    parse_pid,
+)
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 
@@ -18,15 +28,19 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (
     "Exit status: 0 nothing stands in the way; 2 usage; 3 something could not be mended; 4 no such snapshot; "
-    "5 something stands in the way, with --strict a warning too; 6 no such process; 10 store; 13 damaged. "
+    "5 something stands in the way, with --strict a warning too; 6 no such process; 10 store; 13 damaged; "
+    "16 nothing was heard in time. "
     "With --nagios: 0 ok, 1 warnings, 2 something stands in the way, 3 not known."
 )
 _UNKNOWN: Final = 3
+# A snapshot has thousands of files, perhaps on a slow server; their sizes are asked, and those of the job's own files.
+_SNAPSHOT_LIMIT_S: Final = 60.0
 
 
 def check(
+    context: typer.Context,
     pid: Annotated[
-        int | None, typer.Option("--pid", "-p", metavar="PID", help="The job with this root: could it be dumped?")
+        str | None, typer.Option("--pid", "-p", metavar="PID", help="The job with this root: could it be dumped?")
     ] = None,
     snapshot: Annotated[
         str | None,
@@ -35,13 +49,9 @@ def check(
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Look for the snapshot in this run only.")
     ] = None,
-    new_pid_namespace: Annotated[
-        bool, typer.Option("--new-pid-namespace", help="Judge the snapshot for a restore with this option.")
-    ] = False,
-    gpu_map: Annotated[
-        list[str] | None,
-        typer.Option("--gpu-map", metavar="OLD=NEW", help="Judge the snapshot for a restore with this; repeatable."),
-    ] = None,
+    new_pid_namespace: NewPidNamespaceOpt = False,
+    files: FilesOpt = ROLL_BACK,
+    gpu_map: GpuMapOpt = None,
     only_problems: Annotated[bool, typer.Option("--only-problems", help="Show only what is amiss.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with status 5 for warnings too.")] = False,
     nagios: Annotated[
@@ -58,13 +68,17 @@ def check(
     """Say whether it will work, before anything is touched.
 
     Without --pid or --snapshot: can this machine dump and restore? With --pid: can this job be dumped, with which
-    options, and what would it take? With --snapshot: would it be restored here and now?
+    options, and what would it take? With --snapshot: would it be restored here and now, with the options of a restore
+    that are given?
     """
+    _refuse_words(context.args)
     _refuse_contradictions(pid, snapshot, nagios=nagios, json=json)
-    if snapshot is None and (run is not None or new_pid_namespace or gpu_map):
-        raise UsageError("--run, --new-pid-namespace and --gpu-map go with --snapshot.", hint="Add --snapshot.")
+    manner = _Manner(run, files, tuple(gpu_map or ()), new_pid_namespace)
+    if snapshot is None and manner != _Manner():
+        options = "--run, --files, --new-pid-namespace and --gpu-map"
+        raise UsageError(f"{options} go with --snapshot.", hint="Add --snapshot.")
     _refuse_silent_mending(fix=fix, yes=yes)
-    question = _Question(pid, snapshot, run, new_pid_namespace, tuple(gpu_map or ()))
+    question = _Question(None if pid is None else parse_pid(pid), snapshot, manner)
     began = time.monotonic()
     try:
         with session(Manner(json, quiet=True), store=store, repair=False) as app:
@@ -80,41 +94,53 @@ def check(
     return _say(done, json=json, only_problems=only_problems, strict=strict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """The restore that is asked about: from which run, and in what way."""
+
+    run: str | None = None
+    files: str = ROLL_BACK
+    gpu_map: tuple[str, ...] = ()
+    new_pid_namespace: bool = False
+
+
 class _Question:
     """What is asked; it can be asked again after something was mended."""
 
-    def __init__(
-        self, pid: int | None, snapshot: str | None, run: str | None, new_pid_namespace: bool, gpu_map: tuple[str, ...]
-    ) -> None:
+    def __init__(self, pid: int | None, snapshot: str | None, manner: _Manner) -> None:
         self._pid = pid
         self._snapshot = snapshot
-        self._run = run
-        self._new_pid_namespace = new_pid_namespace
-        self._gpu_map = gpu_map
+        self._manner = manner
 
     def ask(self, app: App) -> Report:
-        """The answer now. Raises NoSuchProcess, NothingMatched, ManifestDamaged, StoreUnsafe."""
+        """The answer now. Raises NoSuchProcess, NothingMatched, ManifestDamaged, StoreUnsafe, NothingHeard."""
         if self._pid is not None:
             return _of_job(app, self._pid)
         if self._snapshot is not None:
-            return self._of_snapshot(app, self._snapshot)
+            return _of_snapshot(app, self._snapshot, self._manner)
         return _of_machine(app)
 
-    def _of_snapshot(self, app: App, selector: str) -> Report:
-        from ckptctl.cuda.gpu_map import parse_wish
-        from ckptctl.output.checks import Scope, report
-        from ckptctl.snapshot.readiness import RestoreQuestion, of_snapshot
-        from ckptctl.store import manifest_json
-        from ckptctl.store.layout import require_own
-        from ckptctl.store.selectors import find
 
-        found = find(app.store_if_any(), selector, self._run)
+def _of_snapshot(app: App, selector: str, manner: _Manner) -> Report:
+    from ckptctl.cuda.gpu_map import parse_wish
+    from ckptctl.output.checks import Scope, report
+    from ckptctl.preflight.asked import within
+    from ckptctl.snapshot.readiness import RestoreQuestion, of_snapshot
+    from ckptctl.store import manifest_json
+    from ckptctl.store.layout import require_own
+    from ckptctl.store.selectors import find
+
+    mode, wishes = parse_files(manner.files), tuple(parse_wish(text) for text in manner.gpu_map)
+
+    def judge() -> Report:
+        found = find(app.store_if_any(), selector, manner.run)
         if found.id is None:
             require_own(found.folder.path)
         manifest = manifest_json.read(found.folder.manifest)
-        wishes = tuple(parse_wish(text) for text in self._gpu_map)
-        question = RestoreQuestion(found.folder, manifest, new_pid_namespace=self._new_pid_namespace, gpu_map=wishes)
-        return report(Scope.SNAPSHOT, manifest.id, of_snapshot(question, app.services))
+        question = RestoreQuestion(found.folder, manifest, mode, manner.new_pid_namespace, wishes)
+        return report(Scope.SNAPSHOT, manifest.id, of_snapshot(question, app.asking))
+
+    return within(_SNAPSHOT_LIMIT_S, f"the snapshot {selector}", judge)
 
 
 def _of_machine(app: App) -> Report:
@@ -127,10 +153,11 @@ def _of_machine(app: App) -> Report:
 
 
 def _of_job(app: App, pid: int) -> Report:
+    from ckptctl.app import ASK_LIMIT_S
     from ckptctl.output.checks import Scope, report
     from ckptctl.snapshot.readiness import Target, of_job
 
-    answer = of_job(pid, Target(app.settings.store, app.store_if_any()), app.services)
+    answer = of_job(pid, Target(app.settings.store, app.store_if_any), app.asking, ASK_LIMIT_S)
     return report(Scope.JOB, f"{answer.pid} ({answer.name})", answer.findings, answer)
 
 
@@ -173,7 +200,14 @@ def _say_unknown(error: CkptctlError) -> int:
     return _UNKNOWN
 
 
-def _refuse_contradictions(pid: int | None, snapshot: str | None, *, nagios: bool, json: bool) -> None:
+def _refuse_words(words: list[str]) -> None:
+    """A bare word is what a newcomer types: which of the two it is, is said."""
+    if words:
+        option = "--pid" if words[0].isdecimal() else "--snapshot"
+        raise UsageError(f"`check {words[0]}`: an option is missing.", hint=f"ckptctl check {option} {words[0]}")
+
+
+def _refuse_contradictions(pid: str | None, snapshot: str | None, *, nagios: bool, json: bool) -> None:
     both = "--pid and --snapshot" if pid is not None and snapshot is not None else None
     both = "--nagios and --json" if nagios and json else both
     if both:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
 from ckptctl.output import text
@@ -27,9 +27,7 @@ STATUSES: Final = (
 
 
 def dump(
-    pid: Annotated[
-        int, typer.Option("--pid", "-p", metavar="PID", min=1, help="The root of the process tree to save.")
-    ],
+    pid: Annotated[str, typer.Option("--pid", "-p", metavar="PID", help="The root of the process tree to save.")],
     leave_running: Annotated[
         bool, typer.Option("--leave-running", "-R", help="Let the job go on; otherwise it ends once it is saved.")
     ] = False,
@@ -82,16 +80,17 @@ def dump(
     from ckptctl.snapshot.dump import dump as save
     from ckptctl.snapshot.dump_request import DumpRequest
     from ckptctl.snapshot.gpu import Use
+    from ckptctl.store.names import check_tag
 
     manner = Manner(json, quiet, verbose)
     metrics = dict(parse_metric(text) for text in metric or ())
     with session(manner, store=store, lock_wait=lock_wait) as app:
         request = DumpRequest(
-            pid=pid,
+            pid=parse_pid(pid),
             target=_target(app, to, run),
             leave_running=leave_running,
             progress=_progress(step, epoch, metrics),
-            tags=tuple(parse_tag(text) for text in tag or ()),
+            tags=tuple(check_tag(text) for text in tag or ()),
             note=note,
             keep_environment=keep_environment,
             cuda=Use.DETECT if cuda is None else Use.REQUIRE if cuda else Use.REFUSE,
@@ -118,18 +117,9 @@ def parse_metric(text: str) -> tuple[str, float]:
 def _progress(step: int | None, epoch: int | None, metrics: dict[str, float]) -> Progress | None:
     if step is None and epoch is None and not metrics:
         return None
-    from ckptctl.store.manifest import Progress
+    from ckptctl.progress.given import CommandLine
 
-    return Progress(step, epoch, metrics, "command line")
-
-
-def parse_tag(text: str) -> str:
-    """The tag, if `tag:TEXT` can name it again. Raises UsageError."""
-    if not text.strip() or not text.isprintable():
-        raise UsageError(
-            f"--tag {text!a}: a tag needs characters that can be seen.", hint="For example --tag before-lr-change"
-        )
-    return text
+    return CommandLine(step, epoch, metrics).read()
 
 
 def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderTarget:

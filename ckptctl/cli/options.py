@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ckptctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from ckptctl.snapshot.rollback import Mode
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document; progress as JSON lines on stderr.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
@@ -25,7 +30,8 @@ SnapshotArg = Annotated[
     str,
     typer.Argument(
         metavar="SNAPSHOT",
-        help="A folder, latest, latest~1, backup, RUN/latest, an id or its beginning, tag:T, step:N, epoch:N.",
+        help="A folder, latest, latest~1, backup, best, best:METRIC, RUN/latest, an id or its beginning, tag:T, "
+        "step:N, epoch:N.",
     ),
 ]
 CriuOpt = Annotated[
@@ -36,3 +42,40 @@ CriuOpt = Annotated[
         help="An option for criu instead of ours (--flag or --flag=value), for the day ours are wrong; repeatable.",
     ),
 ]
+FilesOpt = Annotated[
+    str,
+    typer.Option(
+        "--files",
+        metavar="roll-back|keep|refuse",
+        help="Files that grew since the dump: put back (what came later is kept aside), keep, or refuse.",
+    ),
+]
+GpuMapOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu-map",
+        metavar="OLD=NEW",
+        help="Restore the memory of a GPU of the dump onto another one here; UUIDs or indices; repeatable.",
+    ),
+]
+NewPidNamespaceOpt = Annotated[
+    bool,
+    typer.Option("--new-pid-namespace", help="Give the job a PID namespace, where its process ids are in use."),
+]
+ROLL_BACK = "roll-back"
+
+
+def parse_files(text: str) -> Mode:
+    """The value of --files. Raises UsageError."""
+    from ckptctl.snapshot.rollback import Mode
+
+    if text not in [mode.value for mode in Mode]:
+        raise UsageError(f"--files {text}: not known.", hint="One of roll-back, keep, refuse.")
+    return Mode(text)
+
+
+def parse_pid(text: str) -> int:
+    """The value of --pid. Raises UsageError."""
+    if not text.isascii() or not text.isdecimal() or int(text) == 0:
+        raise UsageError(f"--pid {text}: not a process id.", hint="A number from the first column of `ckptctl ps`.")
+    return int(text)

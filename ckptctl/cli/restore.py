@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import (
+    ROLL_BACK,
+    CriuOpt,
+    FilesOpt,
+    GpuMapOpt,
+    JsonOpt,
+    NewPidNamespaceOpt,
+    QuietOpt,
+    SnapshotArg,
+    StoreOpt,
+    VerboseOpt,
+    WaitOpt,
+    parse_files,
+)
 from ckptctl.cli.session import Manner, emit, session
-from ckptctl.errors import UsageError
 from ckptctl.output import text
 from ckptctl.units import format_duration, format_size
 
@@ -30,26 +42,9 @@ def restore(
         bool,
         typer.Option("--wait", "-w", help="Stay with the job: pass signals on, end with its exit status."),
     ] = False,
-    new_pid_namespace: Annotated[
-        bool,
-        typer.Option("--new-pid-namespace", help="Give the job a PID namespace, where its process ids are in use."),
-    ] = False,
-    files: Annotated[
-        str,
-        typer.Option(
-            "--files",
-            metavar="roll-back|keep|refuse",
-            help="Files that grew since the dump: put back (what came later is kept aside), keep, or refuse.",
-        ),
-    ] = "roll-back",
-    gpu_map: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--gpu-map",
-            metavar="OLD=NEW",
-            help="Restore the memory of a GPU of the dump onto another one here; UUIDs or indices; repeatable.",
-        ),
-    ] = None,
+    new_pid_namespace: NewPidNamespaceOpt = False,
+    files: FilesOpt = ROLL_BACK,
+    gpu_map: GpuMapOpt = None,
     criu_option: CriuOpt = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
@@ -64,13 +59,11 @@ def restore(
     from ckptctl.cuda.gpu_map import parse_wish
     from ckptctl.snapshot.restore import restore as bring_back
     from ckptctl.snapshot.restore_request import RestoreRequest
-    from ckptctl.snapshot.rollback import Mode
     from ckptctl.snapshot.select import choose
     from ckptctl.snapshot.supervise import Supervisor
 
     manner = Manner(json, quiet, verbose)
-    if files not in [mode.value for mode in Mode]:
-        raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
+    mode = parse_files(files)
     supervisor = Supervisor()
     with ExitStack() as held:
         if wait:
@@ -82,7 +75,7 @@ def restore(
             manifest=chosen.manifest,
             store=chosen.store,
             verified=chosen.verified,
-            files=Mode(files),
+            files=mode,
             new_pid_namespace=new_pid_namespace,
             attached=wait,
             gpu_map=tuple(parse_wish(text) for text in gpu_map or ()),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from ckptctl import command
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.host.file_capabilities import file_capabilities
+from ckptctl.host.machine import Machine
 
 VARIABLE: Final = "CKPTCTL_CRIU"
 PRIVATE_PROGRAM: Final = Path("/opt/ckptctl/criu/bin/criu")
@@ -55,9 +57,10 @@ def find(
     *,
     private: Path = PRIVATE_PROGRAM,
     system_folders: tuple[str, ...] = SYSTEM_FOLDERS,
+    timeout_s: float = _VERSION_TIMEOUT_S,
 ) -> Criu:
     """The criu to use, as `locate` finds it. Raises CriuMissing, and CriuTooOld for one that ckptctl cannot rely on."""
-    found = locate(environ, private=private, system_folders=system_folders)
+    found = locate(environ, private=private, system_folders=system_folders, timeout_s=timeout_s)
     if found.version < OLDEST:
         raise CriuTooOld(
             f"{found.path} ({found.source}) is criu {found.version_text}; ckptctl needs {'.'.join(map(str, OLDEST))}.",
@@ -85,6 +88,18 @@ def locate(
             hint="Run `ckptctl check --fix`, which installs one.",
         )
     return Criu(path, _version(path, source, timeout_s), source)
+
+
+def with_own_capabilities(machine: Machine, environ: Mapping[str, str]) -> Machine:
+    """The machine as criu will meet it: with the capabilities that the program's file has of its own (setcap(8)).
+
+    Root has all of its own. A script, as the one of scripts/install-criu, has none: the kernel gives it none.
+    """
+    if machine.user_id == 0:
+        return machine
+    path, _ = next(_candidates(environ, PRIVATE_PROGRAM, SYSTEM_FOLDERS), (None, ""))
+    own = frozenset() if path is None else file_capabilities(path)
+    return replace(machine, capabilities=machine.capabilities | own)
 
 
 def _candidates(

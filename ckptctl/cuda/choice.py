@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ckptctl.cuda.driver import CheckpointDriver
 from ckptctl.cuda.interface import open_interface
 from ckptctl.cuda.results import CudaUnavailable
-from ckptctl.cuda.utility import open_utility
+from ckptctl.cuda.utility import QUERY_LIMIT_S, open_utility
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,22 @@ class Choice:
         return self.driver
 
 
-def choose(search_path: str, environment: Mapping[str, str] | None = None) -> Choice:
+def choose(
+    search_path: str, environment: Mapping[str, str] | None = None, query_limit_s: float | None = None
+) -> Choice:
     """Choose the driver's own interface, or else the utility in `search_path` (as in $PATH). Close what it returns.
 
-    `environment` is added to that of the programs started. Never raises because something is missing.
+    `environment` is added to that of the programs started. With `query_limit_s` nothing but questions may be asked,
+    each for so long at most. Never raises because something is missing; raises CudaSilent where a limit is over.
     """
     try:
-        interface = open_interface(environment)
+        interface = open_interface(environment, query_limit_s)
     except CudaUnavailable as error:
         refusal = error.message
     else:
         return Choice(interface, f"The driver's own interface is there (CUDA API {_dotted(interface.api_version)}).")
     try:
-        utility = open_utility(search_path, environment)
+        utility = open_utility(search_path, environment, query_limit_s or QUERY_LIMIT_S)
     except CudaUnavailable as error:
         return Choice(None, f"{refusal} {error.message}")
     return Choice(utility, f"{refusal} NVIDIA's cuda-checkpoint utility is installed.")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+# The variable in the environment of a job that was started so that its processes are saved together (driver 590).
+JOB_FILE: Final = "CUDA_CHECKPOINT_JOB_FILE"
 
 
 class CudaState(IntEnum):

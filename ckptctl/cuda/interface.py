@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import queue
+import signal
 import socket
 import threading
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from ckptctl.cuda.results import (
     CudaError,
     CudaHelperLost,
     CudaResult,
+    CudaSilent,
     CudaUnavailable,
     NotCudaProcess,
     failure,
@@ -26,19 +29,25 @@ from ckptctl.cuda.results import (
 )
 
 _LOG_TAIL_BYTES: Final = 2000
+_SILENT_HINT: Final = "See whether `nvidia-smi` answers, and what the kernel's log says (`dmesg`); a reboot may help."
+_QUESTIONS: Final = frozenset({Action.STATE, Action.RESTORE_THREAD})
 
 
 class DriverInterface:
     """The checkpoint functions of libcuda; made by `open_interface`.
 
+    With `query_limit_s` nothing but questions may be asked: one that is not answered in time raises CudaSilent, and the
+    agent is then killed when it is closed, which would be no way to end an action.
+
     Should the agent be killed, by the kernel for want of memory, say, then the calls under way raise CudaHelperLost,
     and the next one starts another agent.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], query_limit_s: float | None = None) -> None:
         self._environment = environment
+        self._query_limit_s = query_limit_s
         self._replacing = threading.Lock()
-        self._agent = _Agent(environment)
+        self._agent = _Agent(environment, query_limit_s)
 
     @property
     def name(self) -> str:
@@ -90,6 +99,7 @@ class DriverInterface:
 
     def _ask(self, action: Action, pid: int, **arguments: object) -> int:
         """Send a request and wait for its answer; the value in it, 0 where there is none."""
+        assert self._query_limit_s is None or action in _QUESTIONS
         refuse_unable(action, pid)
         agent = self._living_agent()
         answer = agent.exchange({"action": action.value, "pid": pid, **arguments})
@@ -115,14 +125,16 @@ class DriverInterface:
         with self._replacing:
             if self._agent.ended:
                 self._agent.close()
-                self._agent = _Agent(self._environment)
+                self._agent = _Agent(self._environment, self._query_limit_s)
             return self._agent
 
 
 class _Agent:
     """A running agent and the threads that wait for its answers. Raises CudaUnavailable when it finds no driver."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._silent = False
         self._numbers = itertools.count(1)
         self._sending = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
@@ -141,7 +153,7 @@ class _Agent:
         self._reader.start()
 
     def exchange(self, request: dict[str, object]) -> dict[str, Any] | None:
-        """The answer to a request; None if the agent ended before it gave one."""
+        """The answer to a request; None if the agent ended before it gave one. Raises CudaSilent."""
         number = next(self._numbers)
         answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with self._sending:
@@ -152,13 +164,24 @@ class _Agent:
                 self._channel.sendall(json.dumps({"id": number, **request}).encode("ascii") + b"\n")
             except OSError:
                 return None
-        return answers.get()
+        try:
+            return answers.get(timeout=self._limit_s)
+        except queue.Empty:
+            self._silent = True
+            about = f"about process {request['pid']} "
+            raise CudaSilent(
+                f"The CUDA driver did not answer {about}within {self._limit_s:g} s.", hint=_SILENT_HINT
+            ) from None
 
     def close(self) -> None:
-        """Hang up, and wait until the agent has ended; may be called twice."""
+        """Hang up, and wait until the agent has ended, unless it is silent; may be called twice."""
         if self._closed:
             return
         self._closed = True
+        if self._silent:
+            # It may sit in the driver where no signal reaches it: it is told to end, and not waited for.
+            os.kill(self._child.pid, signal.SIGKILL)
+            return
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
         self._reader.join()
@@ -169,7 +192,7 @@ class _Agent:
         self._said.close()
 
     def _greet(self) -> int:
-        line = self._lines.readline()
+        line = self._first_line()
         hello = json.loads(line) if line else {"unavailable": f"its helper did not start: {self._describe_end()}"}
         if "unavailable" in hello:
             raise CudaUnavailable(
@@ -177,6 +200,18 @@ class _Agent:
                 hint="Install NVIDIA's driver 570 or newer, and ckptctl with its extra [cuda].",
             )
         return int(hello["api_version"])
+
+    def _first_line(self) -> str:
+        self._channel.settimeout(self._limit_s)
+        try:
+            line = self._lines.readline()
+        except TimeoutError:
+            self._silent = True
+            raise CudaSilent(
+                f"The CUDA driver's library did not start within {self._limit_s:g} s.", hint=_SILENT_HINT
+            ) from None
+        self._channel.settimeout(None)
+        return line
 
     def _read(self) -> None:
         """Hand each answer to the thread that waits for it; None to all of them when the agent is gone."""
@@ -202,9 +237,12 @@ class _Agent:
         return f"{command.describe_status(status)} {said}".strip()
 
 
-def open_interface(environment: Mapping[str, str] | None = None) -> DriverInterface:
-    """Start an agent, with `environment` added to ours. Raises CudaUnavailable where the interface cannot be used."""
-    return DriverInterface(environment or {})
+def open_interface(environment: Mapping[str, str] | None = None, query_limit_s: float | None = None) -> DriverInterface:
+    """Start an agent, with `environment` added to ours; see `DriverInterface`.
+
+    Raises CudaUnavailable where the interface cannot be used, CudaSilent where it does not answer in time.
+    """
+    return DriverInterface(environment or {}, query_limit_s)
 
 
 def _start(environment: Mapping[str, str]) -> tuple[command.Child, BinaryIO, socket.socket]:

@@ -133,6 +133,13 @@ class CudaHelperLost(CudaError):
     code = "E_CUDA_HELPER"
 
 
+class CudaSilent(CudaError):
+    """The driver was only asked something, and did not answer in time. Nothing was touched."""
+
+    code = "E_CUDA_SILENT"
+    exit_status = ExitStatus.TIMEOUT
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What one result means: the error's class, why it happens, what to do."""

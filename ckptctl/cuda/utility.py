@@ -29,7 +29,7 @@ from ckptctl.cuda.results import (
 PROGRAM: Final = "cuda-checkpoint"
 # Options that every version which can do all we need names in its help.
 _NEEDED_OPTIONS: Final = ("--action", "--get-state", "--get-restore-tid", "--timeout")
-_QUERY_TIMEOUT_S: Final = 60.0
+QUERY_LIMIT_S: Final = 60.0
 _NO_THREAD: Final = "Could not find restore thread"
 # cuGetErrorString of the results in `CudaResult`; the utility prints nothing else about the reason.
 _RESULT_OF_TEXT: Final[Mapping[str, CudaResult]] = MappingProxyType(
@@ -54,9 +54,10 @@ _RESULT_OF_TEXT: Final[Mapping[str, CudaResult]] = MappingProxyType(
 class CheckpointUtility:
     """The installed `cuda-checkpoint`; made by `open_utility`."""
 
-    def __init__(self, program: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, program: Path, environment: Mapping[str, str], query_limit_s: float) -> None:
         self._program = program
         self._environment = environment
+        self._query_limit_s = query_limit_s
 
     @property
     def name(self) -> str:
@@ -114,7 +115,7 @@ class CheckpointUtility:
     def _query(self, option: str, pid: int) -> command.Completed:
         return command.run(
             (self._program, option, "--pid", str(pid)),
-            timeout_s=_QUERY_TIMEOUT_S,
+            timeout_s=self._query_limit_s,
             ok=None,
             environment=self._environment,
         )
@@ -155,15 +156,20 @@ class CheckpointUtility:
         return error
 
 
-def open_utility(search_path: str, environment: Mapping[str, str] | None = None) -> CheckpointUtility:
-    """Find the utility in `search_path` (as in $PATH) and see that it can do what we need. Raises CudaUnavailable."""
+def open_utility(
+    search_path: str, environment: Mapping[str, str] | None = None, query_limit_s: float = QUERY_LIMIT_S
+) -> CheckpointUtility:
+    """Find the utility in `search_path` (as in $PATH) and see that it can do what we need.
+
+    Raises CudaUnavailable, and command.CommandFailed where it does not answer a question within `query_limit_s`.
+    """
     found = shutil.which(PROGRAM, path=search_path)
     if found is None:
         raise CudaUnavailable(
             f"NVIDIA's utility {PROGRAM} is not installed.",
             hint=f"Put {PROGRAM} on the PATH, or install ckptctl with its extra [cuda].",
         )
-    said = command.run((found, "--help"), timeout_s=_QUERY_TIMEOUT_S, ok=None, environment=environment)
+    said = command.run((found, "--help"), timeout_s=query_limit_s, ok=None, environment=environment)
     text = said.stdout + said.stderr
     missing = [option for option in _NEEDED_OPTIONS if option not in text]
     if said.status or missing:
@@ -171,4 +177,4 @@ def open_utility(search_path: str, environment: Mapping[str, str] | None = None)
         raise CudaUnavailable(
             f"NVIDIA's utility {found} cannot be used: {why}.", hint="Install the one of driver 570 or newer."
         )
-    return CheckpointUtility(Path(found), environment or {})
+    return CheckpointUtility(Path(found), environment or {}, query_limit_s)

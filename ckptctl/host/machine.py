@@ -46,7 +46,8 @@ class FirstProcess:
 class Machine:
     """This machine and what the user may do on it.
 
-    `capabilities` are the effective ones, by their names in capabilities(7). `ptrace_scope` is that of Yama
+    `capabilities` are the effective ones, by their names in capabilities(7), and those that criu's file adds to them
+    where an ordinary user runs it (`criu.program.with_own_capabilities`). `ptrace_scope` is that of Yama
     (0 to 3), None where the kernel has no Yama. `nftables` and `iptables` say which of the two can be used to
     block the connections of a tree while it is away.
     """

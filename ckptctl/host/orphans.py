@@ -6,17 +6,19 @@ import time
 from pathlib import Path
 from typing import Final
 
-# A process 1 that reaps has done so by then, on a busy machine too.
-_PATIENCE_S: Final = 0.3
+# A process 1 that reaps has done so by then: some look for ended children every second or two only.
+_PATIENCE_S: Final = 3.5
+_POLL_S: Final = 0.1
 
 
 def count_unreaped(proc: Path = Path("/proc"), patience_s: float = _PATIENCE_S) -> int:
-    """How many are left by process 1 for longer than `patience_s`; takes that long only where there are any."""
-    first = _ended(proc)
-    if not first:
-        return 0
-    time.sleep(patience_s)
-    return len(first & _ended(proc))
+    """How many are left by process 1 for longer than `patience_s`; takes no longer than until all were reaped."""
+    deadline = time.monotonic() + patience_s
+    left = _ended(proc)
+    while left and time.monotonic() < deadline:
+        time.sleep(min(_POLL_S, patience_s))
+        left &= _ended(proc)
+    return len(left)
 
 
 def _ended(proc: Path) -> frozenset[tuple[str, str]]:

@@ -25,6 +25,7 @@ _COLOURS: Final = {Level.OK: "32", Level.WARNING: "33", Level.ERROR: "31", Level
 _WORDS: Final = {Level.OK: "ok", Level.WARNING: "warn", Level.ERROR: "FAIL", Level.SKIPPED: "skip"}
 _TITLES: Final = {Level.ERROR: "What stands in the way", Level.WARNING: "What may spoil it"}
 _NAMES_WIDEST: Final = 24
+_LEAST_ROOM: Final = 40
 
 
 class Scope(Enum):
@@ -88,11 +89,10 @@ def finding_document(finding: Finding) -> dict[str, object]:
 
 
 def words(done: Report, *, only_problems: bool) -> str:
-    """Tables by group, what is amiss with its remedy, what a dump would do, and the verdict."""
+    """Tables by group, what is amiss with its remedy, what a dump would do, and the verdict; or what is amiss alone."""
     page = _Page(sys.stdout)
-    shown = [one for one in done.findings if not only_problems or one.level in _TITLES]
-    for group in dict.fromkeys(one.group for one in shown):
-        page.table(group, [one for one in shown if one.group == group])
+    for group in () if only_problems else dict.fromkeys(one.group for one in done.findings):
+        page.table(group, [one for one in done.findings if one.group == group])
     for level, title in _TITLES.items():
         page.problems(title, [one for one in done.findings if one.level is level])
     if done.job is not None and not only_problems:
@@ -146,13 +146,16 @@ class _Page:
         self.lines.append(line)
 
     def table(self, title: str, findings: list[Finding]) -> None:
-        """One row a finding: mark, name, and what is; of what is amiss the facts, since the words come below."""
+        """One row a finding: mark, name, and what is; of what is amiss one line, for all of it is said below."""
         self.add(title)
         names = min(max(len(one.check) for one in findings), _NAMES_WIDEST)
         for one in findings:
+            name = f"{one.check:{names}}  "
+            room = max(self._width - self._mark_width - len(name) - 3, _LEAST_ROOM)
             amiss = one.level in _TITLES
-            facts = ", ".join(f"{name} {value}" for name, value in one.data if value) if amiss else one.summary
-            self._row(one.level, f"{one.check:{names}}  ", facts or "see below")
+            self._row(
+                one.level, name, textwrap.shorten(one.summary, room, placeholder=" ...") if amiss else one.summary
+            )
         self.add("")
 
     def problems(self, title: str, findings: list[Finding]) -> None:

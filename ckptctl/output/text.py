@@ -32,7 +32,19 @@ def error(failure: CkptctlError) -> str:
     if failure.hint:
         lines.append(f"  What to do: {failure.hint}")
     lines += [f"  {note}" for note in getattr(failure, "__notes__", ())]
-    return stream.harmless("\n".join(lines)) + "\n"
+    return stream.harmless("\n".join(_for_terminal(lines))) + "\n"
+
+
+def _for_terminal(lines: Iterable[str]) -> Iterator[str]:
+    """The lines as standard error shows them: on a terminal sentences are wrapped, but nothing that may be copied."""
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    for line in lines:
+        if width is None or line.startswith("  |"):
+            yield line
+        else:
+            yield from textwrap.wrap(
+                line, max(width, 40), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
 
 
 def say(text: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ckptctl.cuda.driver import JOB_FILE
 from ckptctl.cuda.features import DriverVersion, Feature, supports
 from ckptctl.preflight.check import Problem
 from ckptctl.preflight.described import Question
@@ -15,7 +16,6 @@ _GROUP: Final = "gpu"
 # Libraries whose optimizers can hold their state in managed memory (cudaMallocManaged).
 _MANAGED: Final = ("libbitsandbytes",)
 _NCCL: Final = "libnccl"
-JOB_FILE: Final = "CUDA_CHECKPOINT_JOB_FILE"
 # Settings of NCCL under which no rank holds memory of another one, as they stand in the environment.
 _NETWORK_ONLY: Final = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_NVLS_ENABLE": "0"}
 _LEGACY_IPC: Final = {"NCCL_CUMEM_ENABLE": "0", "NCCL_NVLS_ENABLE": "0"}

@@ -12,10 +12,10 @@ from ckptctl.preflight.check import Problem
 from ckptctl.preflight.criu_facts import CriuFacts
 from ckptctl.preflight.machine_check import MachineCheck, about, about_both, error, ok, skipped, warning
 from ckptctl.preflight.survey import Facts
+from ckptctl.preflight.tracing import tracing_trouble
 from ckptctl.preflight.unknown import Unknown
 
 _GROUP: Final = "host"
-_FORBIDDEN: Final = 3
 _ADMIN: Final = "CAP_SYS_ADMIN"
 _CHECKPOINT: Final = "CAP_CHECKPOINT_RESTORE"
 _TRACE: Final = "CAP_SYS_PTRACE"
@@ -92,7 +92,7 @@ def _privileges(facts: Facts) -> Iterator[Problem]:
             **data,
         )
     elif missing:
-        yield warning(f"Missing: {needs}.", **data)
+        yield warning(f"Some jobs need what this user lacks: {needs}.", **data)
     else:
         yield ok("Every capability that a dump or a restore may need is here.", **data)
 
@@ -108,18 +108,11 @@ def _restore_privileges(machine: Machine) -> Iterator[Problem]:
 
 
 def _tracing(machine: Machine) -> Iterator[Problem]:
-    scope = machine.ptrace_scope
-    if scope is None:
+    scope, trouble = machine.ptrace_scope, tracing_trouble(machine)
+    if trouble is not None:
+        yield trouble
+    elif scope is None:
         yield ok("The kernel does not restrict who may trace whom (no Yama).")
-    elif scope >= _FORBIDDEN:
-        yield error("The kernel allows nobody to trace processes (kernel.yama.ptrace_scope is 3).", scope=scope)
-    elif scope > 0 and _TRACE not in machine.capabilities:
-        say = error if machine.user_id == 0 else warning
-        yield say(
-            f"kernel.yama.ptrace_scope is {scope}: without {_TRACE} criu may trace no process but its own children.",
-            f"Run ckptctl as root with {_TRACE}, or: sysctl kernel.yama.ptrace_scope=0",
-            scope=scope,
-        )
     else:
         yield ok(f"Processes may be traced (kernel.yama.ptrace_scope is {scope}).", scope=scope)
 
@@ -135,8 +128,9 @@ def _user(machine: Machine, confinement: Confinement) -> Iterator[Problem]:
     elif machine.user_id != 0:
         yield warning(
             f"ckptctl runs as user {machine.user_id}: jobs of others are out of reach, and criu wants to be told.",
-            "Run ckptctl as root; or give criu the capability (setcap cap_checkpoint_restore,cap_sys_ptrace+eip) and"
-            " dump and restore with --criu-option=--unprivileged.",
+            "Run ckptctl as root; or dump and restore with --criu-option=--unprivileged, where this user or criu has"
+            " the capabilities for it (setpriv --ambient-caps, AmbientCapabilities= of a service, setcap for a criu"
+            " that is no script: cap_checkpoint_restore,cap_sys_ptrace,cap_setpcap).",
             **data,
         )
     else:
@@ -260,7 +254,7 @@ CHECKS: Final = (
         "tracing",
         _GROUP,
         "A dump stops every thread by tracing it, which Yama may forbid.",
-        "Boot with kernel.yama.ptrace_scope below 3: a running kernel does not take it back.",
+        "Run ckptctl as root, or: sysctl kernel.yama.ptrace_scope=0",
         about(lambda facts: facts.machine, _tracing),
     ),
     MachineCheck(

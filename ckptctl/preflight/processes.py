@@ -8,26 +8,23 @@ from typing import Final
 from ckptctl.host.machine import Machine
 from ckptctl.preflight.check import Check, Problem
 from ckptctl.preflight.finding import Level
+from ckptctl.preflight.tracing import tracing_trouble
 from ckptctl.process.member import Process
 from ckptctl.process.namespaces import Namespace
 from ckptctl.process.tree import Tree
 
 _GROUP: Final = "processes"
 _RESOURCE: Final = "CAP_SYS_RESOURCE"
-_PTRACE_FORBIDDEN: Final = 3
 # CRIU restores a network namespace within the tree where the root has one of its own, others nowhere.
 _NESTED: Final = frozenset({"net"})
 
 
 def _capabilities(_tree: Tree, machine: Machine) -> Iterator[Problem]:
     if not machine.capabilities & {"CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"}:
-        yield Problem(Level.ERROR, "This user has neither CAP_SYS_ADMIN nor CAP_CHECKPOINT_RESTORE.")
-    if machine.ptrace_scope == _PTRACE_FORBIDDEN:
-        yield Problem(
-            Level.ERROR,
-            "The kernel allows nobody to trace processes (kernel.yama.ptrace_scope is 3).",
-            remedy="Boot with kernel.yama.ptrace_scope below 3: a running kernel does not take it back.",
-        )
+        yield Problem(Level.ERROR, "Neither this user nor criu has CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.")
+    trouble = tracing_trouble(machine)
+    if trouble is not None:
+        yield trouble
 
 
 def _hidden(tree: Tree, _machine: Machine) -> Iterator[Problem]:
@@ -115,7 +112,10 @@ CHECKS: Final = (
         _GROUP,
         "CRIU must trace the job and rebuild it under the same process numbers.",
         "This user may dump and restore processes.",
-        "Run ckptctl as root, or give criu CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE.",
+        "Run ckptctl as root. Or run it as the job's user with these capabilities (setpriv --ambient-caps,"
+        " AmbientCapabilities= of a service), or give them to the criu of the distribution (setcap"
+        " cap_checkpoint_restore,cap_sys_ptrace,cap_setpcap+eip); dump and restore with --criu-option=--unprivileged"
+        " then.",
         _capabilities,
     ),
     Check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from ckptctl.preflight.check import Problem
 from ckptctl.preflight.described import Question
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.process.ports import listening_ports
-from ckptctl.store.manifest import Manifest, ProcessState, Transport
+from ckptctl.store.manifest import Manifest, Transport
 
 _GROUP: Final = "snapshot"
 # Instructions that a program decides to use when it starts, and would use again where they are missing (SIGILL).
@@ -154,11 +154,6 @@ def _difference(path: Path, size_bytes: int, build_id: str | None) -> str | None
     if info.st_size != size_bytes:
         return f"has {info.st_size} bytes instead of {size_bytes}"
     return None
-
-
-def living(manifest: Manifest) -> Iterable[int]:
-    """The pids that must be alive after the restore."""
-    return (process.pid for process in manifest.tree.processes if process.state is not ProcessState.ZOMBIE)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -15,13 +15,20 @@ from ckptctl.process.member import Stat, command_words, read_stat
 
 # What training jobs are started by, as names of programs or scripts; versions (python3.11) are cut off.
 LAUNCHERS: Final = ("torchrun", "python", "mpirun", "mpiexec", "orterun", "accelerate", "deepspeed")
+# Programs of ckptctl itself that run for as long as a job does, or longer than one command; none of them is a job.
+_OWN_PROGRAMS: Final = ("/ckptctl", "/ckptctl/criu/namespace_init.py", "/ckptctl/snapshot/terminal_keeper.py")
+# The root of a job that `ckptctl run` has started: it is dumped with the job, which is its first child.
+_KEEPER: Final = "/ckptctl/supervise/keeper.py"
+# How `command.python_module` starts a module: two options, a program, a folder, and then its name.
+_MODULE_OPTIONS: Final = ("-P", "-c")
+_MODULE_AT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A process that could be dumped with its descendants; `members` begin with itself, parents before children.
 
-    `age_s` is how long it has lived.
+    `age_s` is how long it has lived. `command` is that of the job, where the first process only keeps it.
     """
 
     id: ProcessId
@@ -42,7 +49,8 @@ class Processes:
     def roots(self, gpu_pids: Collection[int], own_pid: int) -> tuple[int, ...]:
         """The topmost process of each job: started by a launcher, or the user of a GPU where none of those is above.
 
-        The tree in which `own_pid` runs is passed over: it cannot be dumped from inside. Jobs below it are found.
+        The tree in which `own_pid` runs is passed over: it cannot be dumped from inside. Jobs below it are found, and
+        those below programs of ckptctl, such as the process 1 of a PID namespace that a job was restored into.
         """
         launched = {pid for pid, stat in self.stats.items() if _is_launcher(self._command(pid), stat.name)}
         wanted = (launched | set(gpu_pids)) & self.stats.keys() - self._around(own_pid)
@@ -64,7 +72,15 @@ class Processes:
         if not command:
             return None
         age_s = max(0.0, self.uptime_s - stat.start_ticks / os.sysconf("SC_CLK_TCK"))
-        return Candidate(stat.id, tuple(self.stats[one].id for one in self._below(pid)), user_id, age_s, command)
+        members = tuple(self.stats[one].id for one in self._below(pid))
+        return Candidate(stat.id, members, user_id, age_s, self._kept_command(pid) or command)
+
+    def _kept_command(self, pid: int) -> tuple[str, ...]:
+        """What runs below a keeper, which starts nothing but the job; empty for other processes, and when it ended."""
+        children = self.children.get(pid, ())
+        if not children or not _script(self._command(pid)).endswith(_KEEPER):
+            return ()
+        return self._command(min(children, key=lambda child: self.stats[child].start_ticks))
 
     def _above(self, pid: int) -> Iterator[int]:
         while (pid := self.stats[pid].parent_pid) in self.stats:
@@ -103,7 +119,18 @@ def read_all() -> Processes:
 
 def _is_launcher(command: tuple[str, ...], name: str) -> bool:
     """Whether the program is a launcher: what was executed, or the script that an interpreter runs."""
-    return any(_program(word) in LAUNCHERS for word in (name, *command[:1]))
+    return any(_program(word) in LAUNCHERS for word in (name, *command[:1])) and not _is_own(command)
+
+
+def _is_own(command: tuple[str, ...]) -> bool:
+    if command[1:3] == _MODULE_OPTIONS:
+        return "".join(command[_MODULE_AT : _MODULE_AT + 1]).startswith("ckptctl.")
+    return _script(command).endswith(_OWN_PROGRAMS)
+
+
+def _script(command: tuple[str, ...]) -> str:
+    """What an interpreter runs, where its options have no values of their own."""
+    return next((word for word in command[1:] if not word.startswith("-")), "")
 
 
 def _program(word: str) -> str:

@@ -36,7 +36,7 @@ def identify(pid: int) -> ProcessId:
     """The process that has this pid now, zombies included. Raises NoSuchProcess."""
     fields = _stat(pid)
     if fields is None:
-        raise NoSuchProcess(f"There is no process {pid}.", hint="Find the pid of the job with `ps` or `pgrep`.")
+        raise NoSuchProcess(f"There is no process {pid}.", hint="`ckptctl ps` shows the jobs of this machine.")
     return ProcessId(pid, int(fields[_START_TIME]))
 
 

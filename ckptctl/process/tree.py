@@ -183,7 +183,8 @@ def _refuse_kernel_thread(pid: int) -> None:
         stat = read_stat(f"/proc/{pid}/stat")
         if stat.is_kernel_thread:
             raise KernelThread(
-                f"Process {pid} ({stat.name}) is a part of the kernel.", hint="Find the pid of the job with `ps`."
+                f"Process {pid} ({stat.name}) is a part of the kernel.",
+                hint="`ckptctl ps` shows the jobs of this machine.",
             )
 
 

@@ -1,4 +1,7 @@
-"""How large a snapshot will be and for how long the job will stand still, from earlier dumps of this machine."""
+"""How large a snapshot will be and for how long the job will stand still, from earlier dumps of this machine.
+
+These are the ones in the store, whose manifests say all that is needed: a dump elsewhere (`--to`) leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class Estimate:
 
     size_bytes: Annotated[int, "about what the snapshot would take on the disk: host and device memory"]
     device_bytes: Annotated[int, "of that, device memory, as far as the driver tells"]
-    frozen_s: Annotated[float | None, "how long the job would stand still; null where nothing was measured here before"]
+    frozen_s: Annotated[float | None, "how long the job would stand still; null where the store has no dump of this machine"]
     basis: Annotated[str, "what the time is taken from, or why there is none"]
 
 
@@ -42,7 +45,7 @@ def estimate(host_bytes: int, device_bytes: int, earlier: Iterable[Manifest], ho
     ]
     if not measured:
         kind = "with GPU memory " if device_bytes else ""
-        return Estimate(size_bytes, device_bytes, None, f"no dump {kind}was measured on this machine before")
+        return Estimate(size_bytes, device_bytes, None, f"the store has no dump {kind}of this machine to judge by")
     measured.sort(key=lambda one: abs(math.log(one[0] / max(size_bytes, 1))))
     nearest = measured[:_NEAREST]
     scaled = statistics.median(pause_s * size_bytes / size for size, pause_s in nearest)

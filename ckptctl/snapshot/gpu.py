@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from ckptctl.cuda.driver import Action, CheckpointDriver, CudaState
+from ckptctl.cuda.driver import JOB_FILE, Action, CheckpointDriver, CudaState
 from ckptctl.cuda.results import CudaTargetStopped, NotCudaProcess
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.preflight.finding import Finding, Level, Refused
@@ -29,7 +29,6 @@ DEVICE_CHECK: Final = "gpu-device"
 _RESUME_LIMIT_S: Final = 600.0
 _DEVICE: Final = "/dev/nvidia"
 _LIBRARY: Final = "libcuda.so"
-_JOB_FILE: Final = "CUDA_CHECKPOINT_JOB_FILE"
 _HOST_MARGIN: Final = 1.05
 _MOVING: Final = (Action.CHECKPOINT, Action.RESTORE)
 # CRIU leaves out pages of zeros that were never written to; everything else that is resident must be in the images.
@@ -144,7 +143,7 @@ def detect(tree: Tree, use: Use, open_cuda: Callable[[], Choice], read_facts: Ca
         driver.close()
         return None
     facts = read_facts()
-    in_turn = any(_JOB_FILE in process.environment_names for process in tree.processes)
+    in_turn = any(JOB_FILE in process.environment_names for process in tree.processes)
     return GpuJob(driver, choice.reason, facts, pids, _device_bytes(facts.gpus, pids), in_turn)
 
 
@@ -165,7 +164,7 @@ def blockers(tree: Tree, job: GpuJob | None, findings: Iterable[Finding]) -> tup
         process = tree.process(pid)
         if finding.check != DEVICE_CHECK or process is None:
             kept.append(finding)
-        elif pid not in job.pids and not (able and _JOB_FILE in process.environment_names):
+        elif pid not in job.pids and not (able and JOB_FILE in process.environment_names):
             kept.append(_inherited(process.label, job.facts.driver, able))
     # A process may have several devices open, each with a finding of its own.
     return tuple(dict.fromkeys(kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ckptctl.cuda.driver import JOB_FILE
 from ckptctl.preflight import gpu_use
 from ckptctl.preflight.finding import Finding
 from ckptctl.process.libraries import loaded_libraries
@@ -12,7 +13,7 @@ from ckptctl.process.proc import Vanished
 from ckptctl.process.tree import Tree
 from ckptctl.snapshot.gpu import GpuJob
 
-_SETTINGS: Final = ("NCCL_", gpu_use.JOB_FILE)
+_SETTINGS: Final = ("NCCL_", JOB_FILE)
 
 
 def findings(tree: Tree, job: GpuJob | None) -> tuple[Finding, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,13 +18,14 @@ from ckptctl.preflight import gpu as gpu_gate
 from ckptctl.preflight import ready
 from ckptctl.preflight import restore as gate
 from ckptctl.preflight import tree as tree_checks
+from ckptctl.preflight.asked import Asked, NothingHeard, within
 from ckptctl.preflight.described import Described
 from ckptctl.preflight.finding import Finding, Level, blockers
+from ckptctl.preflight.unknown import Unknown
 from ckptctl.process import control
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import gpu, gpu_cautions, kept, rollback, space
+from ckptctl.snapshot import gpu, gpu_cautions, ids, kept, rollback, space
 from ckptctl.snapshot.estimate import Estimate, earlier_dumps, estimate
-from ckptctl.snapshot.returned import owners
 from ckptctl.snapshot.services import Services
 from ckptctl.store import integrity
 from ckptctl.store.layout import SnapshotFolder, Store
@@ -60,7 +63,7 @@ PIDS: Final = Described(
     "pids",
     "snapshot",
     "A restored process gets the process and thread ids that it had.",
-    "End what uses them, or restore beside it with --new-pid-namespace.",
+    ids.REMEDY,
 )
 DAMAGE: Final = Described(
     "damage",
@@ -148,18 +151,23 @@ class JobAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the snapshot would go: the folder of the store, which need not be there yet; `store` None then."""
+    """Where the snapshot would go: the folder of the store, which need not be there yet; `open` gives None then."""
 
     folder: Path
-    store: Store | None
+    open: Callable[[], Store | None]
 
 
-def of_job(pid: int, target: Target, services: Services) -> JobAnswer:
-    """Judge a job as a dump would. Nothing is touched. Raises NoSuchProcess."""
-    tree = read_tree(pid)
+def of_job(pid: int, target: Target, services: Services, limit_s: float) -> JobAnswer:
+    """Judge a job as a dump would. Nothing is touched: the GPU's driver is asked, and nothing is locked.
+
+    Each thing that may hang has `limit_s`; those of `services` have limits of their own. Raises NoSuchProcess,
+    NothingHeard where /proc does not tell of the job, StoreUnsafe.
+    """
+    tree = within(limit_s, f"the processes of the job {pid}", lambda: read_tree(pid))
     job, trouble = _gpu_job(tree, services)
     device_bytes = job.total_bytes if job else 0
     checked = tree_checks.findings(tree, services.machine)
+    store = _Store(target, space.needed_bytes(tree, device_bytes), limit_s)
     try:
         found = (
             *_own_tree(tree, services),
@@ -167,8 +175,8 @@ def of_job(pid: int, target: Target, services: Services) -> JobAnswer:
             *trouble,
             *gpu_cautions.findings(tree, job),
             *_host_memory(tree, job, services),
-            _space(target.folder, space.needed_bytes(tree, device_bytes)),
-            *_criu(services)[0],
+            store.finding,
+            *_criu_on_its_own(services),
         )
     finally:
         if job is not None:
@@ -181,7 +189,7 @@ def of_job(pid: int, target: Target, services: Services) -> JobAnswer:
         findings=found,
         gpu=_gpu_users(tree, job),
         options=choice.choose_options(tree, services.machine).chosen,
-        estimate=estimate(tree.estimated_bytes, device_bytes, earlier_dumps(target.store), services.machine.hostname),
+        estimate=estimate(tree.estimated_bytes, device_bytes, store.earlier, services.machine.hostname),
     )
 
 
@@ -199,7 +207,7 @@ class RestoreQuestion:
 def of_snapshot(question: RestoreQuestion, services: Services) -> tuple[Finding, ...]:
     """Judge a snapshot as a restore would, but for reading every byte of it. Nothing is touched."""
     manifest, folder = question.manifest, question.folder
-    criu, found_criu = _criu(services)
+    criu, found_criu = _criu(services, restoring=True)
     version = found_criu.version if found_criu else None
     aside = folder.beside("tails")
     return (
@@ -240,19 +248,34 @@ def _host_memory(tree: Tree, job: gpu.GpuJob | None, services: Services) -> Iter
         yield HOST_MEMORY.ok("Host memory has room for what is on the GPUs.")
 
 
-def _space(folder: Path, wanted_bytes: int) -> Finding:
-    missing = space.shortage(folder, wanted_bytes)
-    return SPACE.error(missing) if missing else SPACE.ok(f"{folder} has room for the snapshot.")
+class _Store:
+    """What is asked of the store's file system, which may be a server that is dead."""
+
+    def __init__(self, target: Target, wanted_bytes: int, limit_s: float) -> None:
+        self.earlier: list[Manifest] = []
+        deadline = time.monotonic() + limit_s
+        shortage = Asked(str(target.folder), lambda: space.shortage(target.folder, wanted_bytes)).answer(deadline)
+        if isinstance(shortage, Unknown):
+            remedy = "See whether the folder can be listed; mount its file system again."
+            self.finding = SPACE.error(shortage.reason, remedy)
+            return
+        self.finding = SPACE.error(shortage) if shortage else SPACE.ok(f"{target.folder} has room for the snapshot.")
+        with suppress(NothingHeard):  # then nothing is estimated
+            self.earlier = Asked("earlier dumps", lambda: earlier_dumps(target.open())).require(deadline)
 
 
-def _criu(services: Services) -> tuple[tuple[Finding, ...], Criu | None]:
-    """What the checks of a machine say of its criu, and the criu itself where it can be used."""
+def _criu_on_its_own(services: Services) -> tuple[Finding, ...]:
+    """Of criu alone: whether this user may dump the job is a check of the job."""
+    return tuple(one for one in _criu(services, restoring=False)[0] if one.group == "criu")
+
+
+def _criu(services: Services, *, restoring: bool) -> tuple[tuple[Finding, ...], Criu | None]:
+    """What stands in the way of every dump or every restore here, and the criu where it can be used."""
     try:
         found = services.find_criu()
     except CkptctlError as error:
         return (Finding("criu", "criu", Level.ERROR, error.message, error.hint),), None
-    essentials = ready.essentials(services.machine, found, services.now())
-    return tuple(one for one in essentials if one.group == "criu"), found
+    return ready.essentials(services.machine, found, services.now(), restoring=restoring), found
 
 
 def _gpu_users(tree: Tree, job: gpu.GpuJob | None) -> tuple[GpuUser, ...]:
@@ -280,10 +303,9 @@ def _damage(folder: SnapshotFolder) -> Iterator[Finding]:
 
 
 def _pids(manifest: Manifest) -> Iterator[Finding]:
-    numbers = tuple(number for process in manifest.tree.processes for number in (process.pid, *process.threads))
-    taken = control.taken(dict.fromkeys(numbers))
+    taken = control.taken(ids.ids_of(manifest))
     if taken:
-        yield PIDS.error(f"The job needs its process and thread ids back, and these are in use: {owners(taken)}.")
+        yield PIDS.error(ids.in_use(taken))
     else:
         yield PIDS.ok("The process and thread ids of the job are free.")
 

@@ -448,6 +448,8 @@ int cuInit(unsigned flags)
 
 int cuDriverGetVersion(int *version)
 {
+	while (!strcmp(fault("version", 0), "hang"))
+		sleep_ms(20);
 	*version = api_version();
 	return SUCCESS;
 }
@@ -711,6 +713,8 @@ int cuCheckpointProcessGetState(int pid, int *value)
 
 int cuCheckpointProcessGetRestoreThreadId(int pid, int *tid)
 {
+	while (!strcmp(fault("thread", pid), "hang"))
+		sleep_ms(20);
 	return restore_thread(pid, tid);
 }
 

@@ -45,7 +45,7 @@ def test_the_nearest_in_size_count() -> None:
 def test_nothing_is_guessed(earlier: list[Manifest]) -> None:
     answer = estimate(MIB, 0, earlier, HERE)
     assert answer.frozen_s is None
-    assert "no dump was measured on this machine" in answer.basis
+    assert "no dump of this machine" in answer.basis
 
 
 def test_a_job_with_device_memory_stands_still_from_the_first_lock() -> None:
