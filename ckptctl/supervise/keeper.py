@@ -10,7 +10,8 @@ The job is its child, in a session of its own. Orphans of the job become childre
 on to the job, but SIGCONT: that is what a restore sends to each process by itself, and a job that was stopped when it
 was dumped is to stay so. When the job ends, its exit is written down at once. Then those that it left behind have
 `linger_s` to end by themselves, as long again after SIGTERM, and get SIGKILL: a helper in the background must not keep
-a run alive for ever. The keeper ends as the job did, of the same signal or with the same status.
+a run alive for ever. A job that was asked to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT) may have been a shell around the
+real one: what it leaves is asked at once. The keeper ends as the job did, of the same signal or with the same status.
 
 Nothing here depends on when or where it runs: CRIU restores the subreaper, the blocked signals and the pids of its
 namespace, and time is only counted in short waits, because the clock jumps with a restore.
@@ -60,9 +61,9 @@ def main(argv: list[str]) -> int:
         return 1
     # The folder that the job was started in may go once the job has left it.
     os.chdir("/")
-    status = _keep(pid)
+    status, asked = _keep(pid)
     _write_down(exit_file, pid, status, began)
-    _end_the_rest(float(linger_s))
+    _end_the_rest(float(linger_s), asked)
     return _end_like(status)
 
 
@@ -147,14 +148,16 @@ def _install(program: bytes) -> int:
     return ctypes.get_errno()
 
 
-def _keep(pid: int) -> int:
-    """Pass signals on to the job and reap, until it ends; returns its status."""
+def _keep(pid: int) -> tuple[int, bool]:
+    """Pass signals on to the job and reap, until it ends. Returns its status, and whether it was asked to end."""
+    asked = False
     while True:
         # Several children may have ended for one SIGCHLD.
         while (ended := _reap()) is not None:
             if ended[0] == pid:
-                return ended[1]
+                return ended[1], asked
         number = signal.sigwaitinfo(_SIGNALS).si_signo
+        asked = asked or number in _ENDING
         if number not in _NOT_FORWARDED:
             os.kill(pid, number)
 
@@ -193,9 +196,9 @@ def _write_down(exit_file: bytes, pid: int, status: int, began: float) -> None:
         sys.stderr.write(f"ckptctl: {os.fsdecode(exit_file)} cannot be written: {error.strerror}\n")
 
 
-def _end_the_rest(linger_s: float) -> None:
+def _end_the_rest(linger_s: float, asked: bool) -> None:
     """Wait until nobody is left; see the module for how long."""
-    for number in (None, signal.SIGTERM):
+    for number in (signal.SIGTERM,) if asked else (None, signal.SIGTERM):
         if _all_ended(linger_s, number):
             return
     while not _all_ended(_TICK_S, signal.SIGKILL):

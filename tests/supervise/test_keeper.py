@@ -30,6 +30,12 @@ print("ready", flush=True)
 while True:
     signal.pause()
 """
+ENDS_WELL = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(0)))
+print("ready", flush=True)
+time.sleep(1000)
+"""
 # Leaves a process behind whose parent is gone, which says who its new parent is, then does what it is told.
 LEAVES_ORPHAN = """
 import os, signal, sys, time
@@ -151,9 +157,20 @@ def test_sigterm_shortens_the_wait_for_orphans(start_kept: KeptJobs) -> None:
     kept.wait_exit()
     os.kill(kept.keeper, signal.SIGTERM)
     kept.wait_for_lines(2)
+    assert not kept.launched.watch.wait(0.5), "and once only, though it is looked at again and again"
     os.kill(kept.keeper, signal.SIGTERM)
     assert kept.launched.watch.wait(20)
-    assert kept.lines()[1:] == ["TERM"], "told once, then killed"
+    assert kept.lines()[1:] == ["TERM"]
+
+
+def test_a_shell_that_is_ended_takes_its_program_with_it(start_kept: KeptJobs) -> None:
+    """SIGTERM ends a shell at once, and its program, which does the work, would hear of it only much later."""
+    kept = start_kept("bash", "-c", f"{sys.executable} -c '{ENDS_WELL}'; true", linger_s=600)
+    kept.wait_for_lines(1)
+    os.kill(kept.keeper, signal.SIGTERM)
+    assert kept.wait_exit().status == -signal.SIGTERM
+    assert kept.launched.watch.wait(20)
+    assert kept.lines() == ["ready", "saved"]
 
 
 def test_a_storm_of_orphans_is_reaped(start_kept: KeptJobs) -> None:
