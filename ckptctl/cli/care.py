@@ -169,11 +169,16 @@ class Words:
     preemption: PreemptionOptions
     around: AroundOptions
 
-    def care_for(self, run: RunFolder, store: Store, logs: tuple[Path, ...], services: Services) -> Care:
-        """How this run is looked after; the job's output goes to `logs`. Raises UsageError, NotifyMissing."""
+    def care_for(
+        self, run: RunFolder, store: Store, logs: tuple[Path, ...], services: Services, *, watched: bool = False
+    ) -> Care:
+        """How this run is looked after; the job's output goes to `logs`. Raises UsageError, NotifyMissing.
+
+        `watched`: the job was started by others, and does not end with ckptctl.
+        """
         from ckptctl.store.names import check_tag
         from ckptctl.supervise.plan import Care
-        from ckptctl.supervise.reactions import parse_reactions
+        from ckptctl.supervise.reactions import DEFAULT, WATCHED, parse_reactions
         from ckptctl.supervise.snapshots import Manner
 
         around, policy, retention = self.around, self.schedule.policy(), self.keep.retention()
@@ -184,7 +189,7 @@ class Words:
             run=run,
             policy=policy,
             manner=manner,
-            reactions=parse_reactions(tuple(self.preemption.on_signal or ())),
+            reactions=parse_reactions(tuple(self.preemption.on_signal or ()), WATCHED if watched else DEFAULT),
             grace_s=parse_duration(self.preemption.grace),
             open_progress=_progress(run, tuple(around.progress or ()), logs, services),
             around=_around(run, around, self.preemption, services),

@@ -14,12 +14,18 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "check": ("check", "check"),
     "ps": ("ps", "ps"),
     "run": ("run", "run"),
+    "watch": ("watch", "watch"),
     "dump": ("dump", "dump"),
     "restore": ("restore", "restore"),
     "list": ("store", "list_"),
     "show": ("store", "show"),
     "verify": ("store", "verify"),
+    "pin": ("labels", "pin"),
+    "unpin": ("labels", "unpin"),
+    "tag": ("labels", "tag"),
     "rm": ("store", "rm"),
+    "forget": ("forget", "forget"),
+    "prune": ("forget", "prune"),
     "recover": ("recover", "recover"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from ckptctl.process.member import State, read_stat
 from ckptctl.process.tree import descendants
 
 _POLL_S: Final = 0.01
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,21 @@ def _groups_and_sessions() -> frozenset[int]:
             stat = read_stat(f"/proc/{pid}/stat")
             found.update((stat.group_id, stat.session_id))
     return frozenset(found)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER, Linux 3.4), to `reap` it.
+
+    Process 1 of a container may do that late or never, and an ended process keeps its pid until somebody does.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap(process: ProcessId) -> None:
+    """Ask for the status of a process that has ended, if it is a child of ours: its pid is free then."""
+    if unreaped_parent(process) == os.getpid():
+        with suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
 
 
 def unreaped_parent(process: ProcessId) -> int | None:

@@ -44,7 +44,8 @@ class Recovery:
 def recover(services: Services) -> tuple[Recovery, ...]:
     """Finish or undo every action whose ckptctl is dead, and those of our own that failed and were left open.
 
-    Not to be called while one of our own is under way. What fails stays in the journal for the next time. Costs the listing of a folder where there is nothing to do. Raises FileTrouble, Locked, and the interrupt's errors.
+    Not to be called while one of our own is under way. What fails stays in the journal for the next time. Costs the
+    listing of a folder where there is nothing to do. Raises FileTrouble, Locked, and the interrupt's errors.
     """
     folder = services.host_state.journal
     if not journal.open_entries(folder, services.owner):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -66,9 +65,8 @@ def end_all(processes: Sequence[ProcessId], child: Child | None) -> None:
             f"The processes {', '.join(map(str, left))} that were restored do not end.",
             hint="They wait inside the kernel, for a disk perhaps. `ckptctl recover` puts everything back later.",
         )
-    for process in processes:
-        with suppress(ChildProcessError):
-            os.waitpid(process.pid, os.WNOHANG)
+    for process in everything:
+        control.reap(process)
     if child is not None:
         child.wait()  # for `unshare`, which ends with the process 1 that has just ended
         child.close()

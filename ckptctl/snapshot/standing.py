@@ -170,8 +170,10 @@ def _wait_for_criu(images: Path) -> None:
 
 
 def _unreaped(tree: Iterable[ProcessId]) -> list[tuple[ProcessId, int]]:
+    """Those whose parent has not asked for their status, each with that parent; for children of ours we ask here."""
     found = []
     for process in tree:
+        control.reap(process)
         parent = control.unreaped_parent(process)
         if parent is not None:
             found.append((process, parent))

@@ -53,6 +53,10 @@ class Chronicle:
             else dataclasses.replace(earlier, supervisor=services.owner, command=command, updated=now)
         )
 
+    def starts_anew(self) -> None:
+        """The job is about to start from the beginning: what happened to it before says nothing any more."""
+        self._change(begun=self._services.now(), deaths=(), samples=(), last=None, schedule=None)
+
     def began(self, job: JobRecord, progress: Progress) -> None:
         """The job runs."""
         self._change(state=RunState.RUNNING, job=job, exit_status=None, progress=progress)
@@ -126,8 +130,9 @@ class Chronicle:
         self._change(deaths=())
 
     def ended(self, state: RunState, status: int | None) -> None:
-        """The job does not run any more."""
-        self._change(state=state, job=None, exit_status=status, next_due="")
+        """The supervision is over, and so is the job, unless it is left to run on."""
+        job = self.state.job if state is RunState.LEFT else None
+        self._change(state=state, job=job, exit_status=status, next_due="")
 
     def tell(self, event: NotifyEvent, text: str) -> None:
         """Notify whoever asked for this event."""

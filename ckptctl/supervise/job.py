@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from ckptctl.process.identity import NoSuchProcess, ProcessId
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.store.layout import RunFolder
 from ckptctl.supervise.exits import JobExit, Watch
+from ckptctl.supervise.launch import STATUS_VARIABLE
 
 KEEPER: Final = "keeper.py"
 _END_TIMEOUT_S: Final = 30.0
@@ -45,16 +46,37 @@ class Job:
             self.send(signal.SIGTERM)
             if self.ended(grace_s):
                 return True
-        tree = control.walk(self.root)
-        control.end(tree)
-        gone = control.wait_until(
-            lambda: all(control.standing(one).gone for one in tree), timeout_s=_END_TIMEOUT_S, poll_s=0.05
-        )
+        gone = end_all(control.walk(self.root))
         return self.ended(0) and gone
 
     def close(self) -> None:
         """Release the handles; the job is left alone."""
         self._watch.close()
+
+
+def end_all(tree: Sequence[ProcessId]) -> bool:
+    """Kill these processes and reap those that are ours; False where one is still there after a while."""
+    control.end(tree)
+    gone = control.wait_until(
+        lambda: all(control.standing(one).gone for one in tree), timeout_s=_END_TIMEOUT_S, poll_s=0.05
+    )
+    for process in tree:
+        control.reap(process)
+    return gone
+
+
+def find_strays(run: RunFolder) -> tuple[ProcessId, ...]:
+    """Processes of this run's job that live on without their keeper, because somebody killed that.
+
+    They are known by the variable that the job was given, which all its descendants inherit.
+    """
+    mark = os.fsencode(f"{STATUS_VARIABLE}={run.job_status}")
+    found = []
+    for pid in proc.numbers("/proc"):
+        with suppress(OSError, NoSuchProcess, proc.Vanished):
+            if pid != os.getpid() and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(read_stat(f"/proc/{pid}/stat").id)
+    return tuple(found)
 
 
 def find_keeper(run: RunFolder) -> ProcessId | None:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final
 
 from ckptctl.errors import UsageError
+from ckptctl.interrupt import Terminated
 
 
 class Reaction(Enum):
@@ -34,11 +35,23 @@ DEFAULT: Final[Mapping[signal.Signals, Reaction]] = {
     signal.SIGUSR2: Reaction.PASS_ON,
     signal.SIGWINCH: Reaction.PASS_ON,
 }
+# A job that was started by others: nothing of it changes because nobody looks after it any more.
+WATCHED: Final[Mapping[signal.Signals, Reaction]] = {
+    **DEFAULT,
+    signal.SIGTERM: Reaction.LEAVE,
+    signal.SIGINT: Reaction.LEAVE,
+    signal.SIGUSR1: Reaction.DUMP,
+    signal.SIGQUIT: Reaction.LEAVE,
+    signal.SIGUSR2: Reaction.IGNORE,
+    signal.SIGWINCH: Reaction.IGNORE,
+}
 
 
-def parse_reactions(texts: tuple[str, ...]) -> Mapping[signal.Signals, Reaction]:
-    """The defaults, changed by words such as `USR1=dump`, `SIGHUP=stop`. Raises UsageError."""
-    reactions = dict(DEFAULT)
+def parse_reactions(
+    texts: tuple[str, ...], default: Mapping[signal.Signals, Reaction] = DEFAULT
+) -> Mapping[signal.Signals, Reaction]:
+    """The reactions of `default`, changed by words such as `USR1=dump`, `SIGHUP=stop`. Raises UsageError."""
+    reactions = dict(default)
     for text in texts:
         name, equals, word = text.partition("=")
         try:
@@ -60,6 +73,20 @@ def parse_reactions(texts: tuple[str, ...]) -> Mapping[signal.Signals, Reaction]
     return reactions
 
 
+class AskedToStop:
+    """An `interrupt.Interrupt` for the time before the job runs: a signal that would end the job stops its restore."""
+
+    def __init__(self, signals: Signals, reactions: Mapping[signal.Signals, Reaction]) -> None:
+        self._signals = signals
+        self._reactions = reactions
+
+    def check(self) -> None:
+        """Raise Terminated if such a signal has come in."""
+        for number in self._signals.received():
+            if self._reactions[number] in (Reaction.STOP, Reaction.DUMP_AND_STOP, Reaction.LEAVE):
+                raise Terminated(f"Stopped by {number.name}.", hint="Run the same command again.")
+
+
 class Signals:
     """Collects signals while `installed`; none of them ends ckptctl, and none is lost."""
 
@@ -79,6 +106,10 @@ class Signals:
     def take(self) -> signal.Signals | None:
         """The oldest signal that has not been taken; None where there is none."""
         return self._received.popleft() if self._received else None
+
+    def received(self) -> tuple[signal.Signals, ...]:
+        """Those that have not been taken."""
+        return tuple(self._received)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._received.append(signal.Signals(number))

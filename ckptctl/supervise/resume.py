@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from ckptctl.store.catalog import list_ids
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Progress
 from ckptctl.store.manifest_json import ManifestDamaged
+from ckptctl.store.names import id_time
+from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch, forget_exit
-from ckptctl.supervise.job import Job, find_keeper
+from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
 
@@ -50,10 +53,21 @@ class Begun:
     progress: Progress | None = None
 
 
-def begin(care: Care, wanted: Start, services: Services, on_root: Callable[[ProcessId], None]) -> Begun:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was before: only snapshots since `begun` count, when the run was last started from the beginning.
+
+    `on_root` hears of the root of a new tree before the job runs.
+    """
+
+    begun: datetime | None
+    on_root: Callable[[ProcessId], None]
+
+
+def begin(care: Care, wanted: Start, services: Services, before: Before) -> Begun:
     """Take over the job that lives, else restore it, else start it; what was done is said in one line.
 
-    `on_root` hears of the root of a new tree before the job runs. Raises what `restore` and `launch.start` raise: a
+    Raises what `restore` and `launch.start` raise: a
     run whose snapshots cannot be restored here does not begin anew, which would be to lose them unsaid.
     """
     say = services.reporter.report
@@ -61,9 +75,16 @@ def begin(care: Care, wanted: Start, services: Services, on_root: Callable[[Proc
     if living is not None:
         say(Notice(f"The job of the run {care.run.name} lives (pid {living.pid}): it is taken over."))
         return Begun(Job(living, care.run.job_exit), Beginning.TAKEN_OVER, _sizes(care.run))
-    if wanted.resume and list_ids(care.run):
-        return _resume(care, wanted, services)
-    begun = _start(care, wanted, services, on_root)
+    strays = find_strays(care.run)
+    if strays:
+        end_all(strays)
+        text = f"Processes of the job that lived on without its keeper are ended: {_pids(strays)}."
+        say(Caution(text, "W_STRAYS"))
+    ids = _ids(care.run, before.begun)
+    if wanted.resume and ids:
+        return _resume(care, wanted, services, ids)
+    services.interrupt.check()
+    begun = _start(care, wanted, services, before.on_root)
     say(Notice(f"The run {care.run.name} starts from the beginning (pid {begun.job.root.pid})."))
     return begun
 
@@ -87,11 +108,11 @@ def _start(care: Care, wanted: Start, services: Services, on_root: Callable[[Pro
     return Begun(Job(launched.keeper, care.run.job_exit, launched.watch), Beginning.STARTED, before)
 
 
-def _resume(care: Care, wanted: Start, services: Services) -> Begun:
+def _resume(care: Care, wanted: Start, services: Services, ids: Sequence[str]) -> Begun:
     """From the newest snapshot that can be restored; why newer ones were passed over is said."""
     failures: list[CkptctlError] = []
     before = _sizes(care.run)
-    for chosen in _candidates(care, services, failures):
+    for chosen in _candidates(care, services, ids, failures):
         try:
             restored = _restore(chosen, wanted, care, services)
         except (CriuRestoreFailed, NotReturned, SnapshotDamaged) as error:
@@ -109,15 +130,23 @@ def _resume(care: Care, wanted: Start, services: Services) -> Begun:
     raise failures[0]
 
 
-def _candidates(care: Care, services: Services, failures: list[CkptctlError]) -> Iterator[select.Chosen]:
+def _ids(run: RunFolder, begun: datetime | None) -> tuple[str, ...]:
+    """The snapshots of this course of the run, oldest first."""
+    since = begun.replace(microsecond=0) if begun else None
+    return tuple(name for name in list_ids(run) if since is None or id_time(name) >= since)
+
+
+def _candidates(
+    care: Care, services: Services, ids: Sequence[str], failures: list[CkptctlError]
+) -> Iterator[select.Chosen]:
     """`latest` (or `backup`, where that is damaged), then every older one, newest first."""
-    run = care.run
+    newest = links.target(care.run, care.run.latest)
+    older = [name for name in reversed(ids) if newest is None or name < newest]
     tried = set()
-    newest = links.target(run, run.latest)
-    for selector in ("latest", *(name for name in reversed(list_ids(run)) if newest is None or name < newest)):
+    for selector in ("latest", *older) if newest in ids else older:
         try:
-            chosen = select.choose(care.store, selector, run.name, services)
-        except ManifestDamaged as error:
+            chosen = select.choose(care.store, selector, care.run.name, services)
+        except (ManifestDamaged, NothingMatched) as error:
             failures.append(error)
             continue
         if chosen.folder.name not in tried:
@@ -135,6 +164,10 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
         text = f"{error.message} The job gets a PID namespace of its own."
         services.reporter.report(Caution(text, error.code))
     return restore(_request(chosen, wanted, new_pid_namespace=True), services)
+
+
+def _pids(processes: Iterable[ProcessId]) -> str:
+    return ", ".join(str(one.pid) for one in processes)
 
 
 def _sizes(run: RunFolder) -> dict[Path, int]:

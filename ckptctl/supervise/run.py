@@ -11,6 +11,8 @@ from typing import Final
 from ckptctl.command import describe_status
 from ckptctl.errors import ExitStatus
 from ckptctl.files import make_private_folder
+from ckptctl.interrupt import Terminated
+from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
 from ckptctl.schedule.history import History
@@ -25,7 +27,7 @@ from ckptctl.supervise.deaths import IN_A_ROW, is_loop
 from ckptctl.supervise.diary import LOG_NAME, Diary
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care, Start
-from ckptctl.supervise.reactions import Signals
+from ckptctl.supervise.reactions import AskedToStop, Signals
 from ckptctl.supervise.resume import Beginning, Begun
 from ckptctl.supervise.snapshots import Snapshots
 from ckptctl.supervise.supervision import JobRecord, RunState
@@ -46,12 +48,14 @@ def run(care: Care, wanted: Start, services: Services, signals: Signals) -> int:
 
     Raises Locked where another ckptctl looks after the run, and what `resume.begin` raises.
     """
-    with _alone(care, services):
+    # Ended processes of the job must not keep its pids from the next restore.
+    control.adopt_orphans()
+    with alone(care, services):
         chronicle = Chronicle(care, wanted.command, services)
         if wanted.resume and chronicle.state.state is RunState.FINISHED:
             chronicle.say(f"The run {care.run.name} has come to its end already; --no-resume starts it anew.")
             return ExitStatus.DONE
-        with _watching(care):
+        with listening(care):
             return _run_again_and_again(care, wanted, chronicle, services, signals)
 
 
@@ -71,26 +75,35 @@ def _run_once(care: Care, wanted: Start, chronicle: Chronicle, services: Service
     snapshots = Snapshots(care.store, care.run.name, care.manner, care.around.hooks, services)
 
     def on_root(root: ProcessId) -> None:
+        chronicle.starts_anew()
         chronicle.began(JobRecord(root.pid, root.start_ticks, services.now()), Progress())
 
-    begun = resume.begin(care, wanted, snapshots.services(), on_root)
+    asked = AskedToStop(signals, care.reactions)
+    try:
+        services_now = replace(snapshots.services(), interrupt=asked)
+        begun = resume.begin(care, wanted, services_now, resume.Before(chronicle.state.begun, on_root))
+    except Terminated as error:
+        chronicle.say(
+            f"{error.message} The job of the run {care.run.name} does not run; the same command brings it back."
+        )
+        return Ending(RunState.STOPPED, ExitStatus.TRY_AGAIN)
     progress = begun.progress or Progress()
     root = begun.job.root
     chronicle.began(JobRecord(root.pid, root.start_ticks, services.now(), begun.snapshot_id), progress)
     if begun.how is Beginning.RESTORED:
         chronicle.tell(NotifyEvent.RESUMED, f"The job goes on from {begun.snapshot_id}.")
     supervisor = Supervisor(care, snapshots, chronicle, signals, services)
-    history = _history(care, begun, chronicle)
+    history = history_of(care, begun, chronicle)
     try:
         with _shown(care, begun, wanted):
             ending = supervisor.look_after(begun.job, history)
     finally:
         begun.job.close()
     chronicle.remember(supervisor.history)
-    return _ended(care, ending, chronicle)
+    return ended(care, ending, chronicle)
 
 
-def _history(care: Care, begun: Begun, chronicle: Chronicle) -> History:
+def history_of(care: Care, begun: Begun, chronicle: Chronicle) -> History:
     now_s = time.monotonic()
     earlier = chronicle.history(now_s)
     if begun.how is Beginning.RESTORED:
@@ -100,7 +113,7 @@ def _history(care: Care, begun: Begun, chronicle: Chronicle) -> History:
     return remembered.started(now_s, earlier)
 
 
-def _ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
+def ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
     """Say how the job ended, and stop a run that dies at the same place again and again."""
     run = care.run.name
     if ending.state is RunState.DIED:
@@ -125,7 +138,7 @@ def _ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
 
 
 @contextmanager
-def _alone(care: Care, services: Services) -> Iterator[None]:
+def alone(care: Care, services: Services) -> Iterator[None]:
     """Be the only supervisor of the run, on all machines that share the store. Raises Locked."""
     want = [locks.Want(f"supervisor:{care.run.name}", locks.Intent.EXCLUSIVE)]
     wait_s, interrupt = services.lock_wait_s, services.interrupt
@@ -134,7 +147,7 @@ def _alone(care: Care, services: Services) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(care: Care) -> Iterator[None]:
+def listening(care: Care) -> Iterator[None]:
     """Watch for notices meanwhile; give notifications under way some time at the end."""
     care.around.notices.start()
     try:

@@ -42,6 +42,7 @@ class RunState(StrEnum):
     FINISHED = "finished"  # the job has ended well by itself
     DIED = "died"  # the job has ended by itself, but not well
     LEFT = "left"  # the job runs, and its supervisor went away of its own accord
+    GONE = "gone"  # a job that was only watched has ended, who knows how
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Supervision:
     state: Annotated[RunState, "how the run stands"]
     supervisor: Annotated[Owner, "the ckptctl that wrote this"]
     updated: Annotated[datetime, "when it was written"]
+    begun: Annotated[datetime | None, "when the job was last started from the beginning; null if not by `run`"] = None
     job: Annotated[JobRecord | None, "the job; null once it has ended"] = None
     exit_status: Annotated[int | None, "how the job ended: its exit status, or -N for signal N"] = None
     progress: Annotated[Progress, "how far the training is"] = dataclasses.field(default_factory=Progress)

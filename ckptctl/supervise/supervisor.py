@@ -19,7 +19,7 @@ from ckptctl.snapshot.services import Services
 from ckptctl.store import links
 from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.gauges import Gauges
-from ckptctl.supervise.job import Job
+from ckptctl.supervise.job import Job, end_all, find_strays
 from ckptctl.supervise.notices.notice import Notice as Warned
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care
@@ -220,7 +220,8 @@ class Supervisor:
     def _ended_by_itself(self, job: Job) -> Ending:
         found = job.exit()
         if found is None:
-            # Whoever killed the keeper killed what could have told.
+            # Whoever killed the keeper killed what could have told, and maybe not what it kept.
+            end_all(find_strays(self._care.run))
             return Ending(RunState.DIED, 128 + signal.SIGKILL, -signal.SIGKILL)
         state = RunState.FINISHED if found.status == 0 else RunState.DIED
         self._read_last_progress()

@@ -1,0 +1,65 @@
+"""ckptctl watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
+from ckptctl.cli.groups import grouped
+from ckptctl.cli.keep import KeepOptions
+from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.session import Manner, session
+
+STATUSES: Final = (
+    "Exit status: 0 the job has ended, or is left alone; 75 the job was saved and ended, to be restored; 2 usage; "
+    "6 no such process; 10 store; 11 another ckptctl looks after this run."
+)
+
+
+@grouped
+def watch(
+    pid: Annotated[int, typer.Option("--pid", "-p", metavar="PID", min=1, help="The root of the process tree.")],
+    schedule: ScheduleOptions,
+    keep: KeepOptions,
+    preemption: PreemptionOptions,
+    around: AroundOptions,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the job's name"),
+    ] = None,
+    lock_wait: WaitOpt = None,
+    store: StoreOpt = None,
+    quiet: QuietOpt = False,
+    verbose: VerboseOpt = False,
+) -> int:
+    """Save a job that runs already, when it is due; how it runs is not touched.
+
+    SIGTERM and Ctrl-C end the watch and leave the job alone, unless --on-signal says otherwise. The job's end, which
+    is not a child of this, tells no exit status.
+    """
+    from ckptctl.process.identity import identify
+    from ckptctl.process.member import command_words
+    from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.reactions import Signals
+    from ckptctl.supervise.run import supervised
+    from ckptctl.supervise.watch import watch as look_after
+
+    signals = Signals()
+    with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
+        root = identify(pid)
+        command = command_words(pid)
+        place = app.store()
+        folder = place.run(check_run_name(run or run_name_from(command)))
+        services = supervised(folder, app.services)
+        care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(pid), services, watched=True)
+        return look_after(care, root, command, services, signals)
+
+
+def _logs(pid: int) -> tuple[Path, ...]:
+    """The files to which the job's output goes, as far as it goes to files."""
+    outputs = [Path(f"/proc/{pid}/fd/{number}") for number in (1, 2)]
+    found = [output.resolve() for output in outputs if output.is_file()]
+    return tuple(dict.fromkeys(found))
