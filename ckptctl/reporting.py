@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _VARIABLE: Final = "CKPTCTL_STATUS"
 _UNIT_BYTES: Final = 1024
 _LARGEST_BYTES: Final = 1 << 20
+_MOST_METRICS: Final = 256
 
 
 class _Report:
@@ -29,16 +30,17 @@ class _Report:
 
     def __init__(self) -> None:
         self.known: dict[str, _Known] = {}  # by path of the status file
+        self.waiting: list[tuple[str, object, object, dict[str, Any]]] = []
+        self.busy = False
         self.complained = False
-        self.lock = RLock()
-
-    def free(self) -> None:
-        """A forked child has the lock as it was, maybe held by a thread that it does not have."""
         self.lock = RLock()
 
 
 _report: Final = _Report()
-os.register_at_fork(after_in_child=_report.free)
+# A fork waits for the end of a report: the child has the lock, and what is being imported, as they are at that moment.
+os.register_at_fork(
+    before=_report.lock.acquire, after_in_parent=_report.lock.release, after_in_child=_report.lock.release
+)
 
 
 def report(step: SupportsInt | None = None, epoch: SupportsInt | None = None, **metrics: SupportsFloat | None) -> None:
@@ -53,12 +55,24 @@ def report(step: SupportsInt | None = None, epoch: SupportsInt | None = None, **
     path = environment.get(_VARIABLE)
     if not path or environment.get("RANK", "0") != "0":
         return
+    with _report.lock:
+        _report.waiting.append((path, step, epoch, metrics))
+        if _report.busy:  # a signal came in the midst of a report, and its handler reports too
+            return
+        _report.busy = True
+        try:
+            while _report.waiting:
+                _take_down(*_report.waiting.pop(0))
+        finally:
+            _report.busy = False
+
+
+def _take_down(path: str, step: object, epoch: object, metrics: dict[str, Any]) -> None:
     try:
-        with _report.lock:
-            known = _report.known.get(path)
-            known = _merged(_read(path) if known is None else known, step, epoch, metrics)
-            _report.known[path] = known
-            _replace(path, known)
+        known = _report.known.get(path)
+        known = _merged(_read(path) if known is None else known, step, epoch, metrics)
+        _report.known[path] = known
+        _replace(path, known)
     except Exception as error:
         _complain(f"{path} cannot be written: {error}")
 
@@ -75,7 +89,10 @@ def _merged(known: _Known, step: object, epoch: object, metrics: dict[str, Any])
     for name, value in metrics.items():
         number = _number(name, value)
         if number is not None:
+            values.pop(name, None)  # the newest stand last
             values[name] = {"value": number, "step": step_now}
+    while len(values) > _MOST_METRICS:
+        del values[next(iter(values))]
     return {"step": step_now, "epoch": epoch_before if new_epoch is None else new_epoch, "metrics": values}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -147,33 +147,40 @@ _EPOCH: Final = re.compile(
     rf"(?<![\w/]){_NOT_AFTER}epoch(?:\((?:train|val|test)\))?{_GAP}(\d{{1,18}})(?:\.\d{{1,20}})?(?![\d.]|\s?(?:ms|s|%)\b)",
     re.IGNORECASE,
 )
-_QUALIFIERS: Final = "train|training|val|valid|validation|eval|test|best|avg|average|mean|lm|top"
-_METRIC: Final = re.compile(
-    rf"(?<![\w/.-])((?:(?:{_QUALIFIERS})[ ]){{0,2}}"
-    r"(?=[\w/.@-]{0,60}(?:loss|acc|ppl|perplexity|bleu|rouge|f1|auc|auroc|mse|mae|rmse|wer|cer|bpb|bpc|iou|map|dice|psnr|"
-    r"reward|score))[a-z][\w/.@-]{0,100})"
-    rf"[\s:=]{{1,12}}({_NUMBER})(?![\w/])",
+_PAIR: Final = re.compile(
+    rf"(?<![\w/.@-])([A-Za-z][\w/.@-]{{0,100}})[ \t:=]{{1,12}}({_NUMBER})(?![\w/])", re.IGNORECASE
+)
+# Of all that has a number, only what says how good the model is.
+_OUTCOME: Final = re.compile(
+    r"loss|acc|ppl|perplexity|bleu|rouge|f1|auc|auroc|mse|mae|wer|cer|bpb|bpc|iou|map|dice|psnr|reward|score",
     re.IGNORECASE,
 )
+_QUALIFIERS: Final = re.compile(
+    r"(?<![\w/.@-])(?:(?:train|training|val|valid|validation|eval|test|best|avg|average|mean|lm) ){1,2}$", re.IGNORECASE
+)
+_LONGEST_QUALIFIERS: Final = 24
 
 
 def _words(line: str) -> Found | None:
     step, epoch = _STEP.search(line), _EPOCH.search(line)
-    measured = values.metrics((_metric_name(name), text) for name, text in _METRIC.findall(line))
+    measured = values.metrics(_outcomes(line)) if _OUTCOME.search(line) else {}
     if not (step or epoch or measured):
         return None
     return Found(values.whole(step[1]) if step else None, values.whole(epoch[1]) if epoch else None, measured)
 
 
-def _metric_name(text: str) -> str:
-    """`Val Loss` as `val_loss`: what stands in a log as words is named in one way."""
-    return text.lower().replace(" ", "_")
+def _outcomes(line: str) -> Iterator[tuple[str, str]]:
+    """`Val Loss: 1.5` as ("val_loss", "1.5"): what stands in a log as words is named in one way."""
+    for match in _PAIR.finditer(line):
+        if _OUTCOME.search(match[1]):
+            qualified = _QUALIFIERS.search(line, max(0, match.start() - _LONGEST_QUALIFIERS), match.start())
+            yield ((qualified[0] if qualified else "") + match[1]).lower().replace(" ", "_"), match[2]
 
 
 def _automatic(line: str) -> Found | None:
-    if "%|" in line or "━" in line:
+    if "%|" in line:
         return _epoch_bar(line)  # other bars may be those of anything
-    return _json(line) or _huggingface(line) or _words(line)
+    return _epoch_bar(line) or _json(line) or _huggingface(line) or _words(line)
 
 
 AUTOMATIC: Final = Format("auto", "json, huggingface, epochs and words, whichever fits a line", _automatic)

@@ -18,9 +18,9 @@ from ckptctl.progress.values import Found
 from ckptctl.store.manifest import Progress
 
 # What is read at a time. Of what a job writes faster than that, the end counts.
-_MOST_BYTES: Final = 4 << 20
+_MOST_BYTES: Final = 1 << 20
 _LONGEST_LINE_BYTES: Final = 64 << 10
-_MATCHED_CHARACTERS: Final = 4096
+_MATCHED_CHARACTERS: Final = 2048
 _FINGERPRINT_BYTES: Final = 64
 _MOST_MARKS: Final = 256
 # Progress bars return to the beginning of the line, old Keras by backspaces.
