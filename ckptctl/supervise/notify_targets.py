@@ -151,13 +151,12 @@ class AppriseTarget:
         scheme = url.partition(":")[0]
         self.label = f"apprise:{scheme}://..." if re.fullmatch(r"\w{1,20}", scheme) else "apprise:..."
         self._url = url
+        # It explains itself in its log, which Python would otherwise show on our standard error.
+        logging.getLogger("apprise").addHandler(logging.NullHandler())
 
     def deliver(self, notification: Notification) -> None:
         import apprise  # a fifth of a second: only where something is told
 
-        # It explains itself in its log, which Python would show on our standard error.
-        logging.getLogger("apprise").addHandler(logging.NullHandler())
-        logging.getLogger("apprise").propagate = False
         service = apprise.Apprise()
         if not service.add(self._url):
             raise NotifyFailed("Apprise does not know this kind of URL.", hint=_CHECK, again=False)

@@ -152,6 +152,7 @@ def test_the_caller_may_allow_less_time(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     result = hooks(tmp_path, endless(pids)).run(HookEvent.BEFORE, HookFacts(run="gpt", last=True), limit_s=2)
     assert result.outcome is HookOutcome.TIMED_OUT
+    assert "within 2 s" in result.words
     assert not result.prevents_snapshot
     wait_gone(pids)
 

@@ -164,6 +164,12 @@ def test_a_server_that_drips_is_not_waited_for(serve: Serve) -> None:
     assert time.monotonic() - began_s < 60  # all of it would take 300 s
 
 
+def test_an_answer_without_end_is_not_kept(serve: Serve) -> None:
+    cloud = Azure(events=[azure_event("Preempt", Description="x" * 1_000_000)])
+    with pytest.raises(NoticeUnavailable, match="does not speak HTTP as it should"):
+        AzureNotices(serve(cloud).address, now_s=at_noon).poll()
+
+
 def maintenance_event(**changed: str) -> dict[str, str]:
     event = {
         "NotBefore": "21 Nov 2026 12:10:00 GMT",
