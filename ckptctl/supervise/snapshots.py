@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ckptctl.errors import CkptctlError
-from ckptctl.events import Caution
+from ckptctl.events import Caution, Event, Reporter
 from ckptctl.host.machine import read_machine
 from ckptctl.interrupt import Never
 from ckptctl.process.identity import ProcessId
@@ -55,6 +55,25 @@ def paused_s(report: DumpReport) -> float:
     return sum(one.seconds for one in report.timings if one.name in GPU_PAUSE)
 
 
+class Once:
+    """A reporter that passes each caution on once: what is odd about a job is so at every snapshot."""
+
+    def __init__(self, outer: Reporter) -> None:
+        self._outer = outer
+        self._said: set[str] = set()
+
+    def report(self, event: Event) -> None:
+        """Pass the event on, unless it is a caution that was said before."""
+        if isinstance(event, Caution):
+            if event.text in self._said:
+                return
+            self._said.add(event.text)
+        self._outer.report(event)
+
+    def close(self) -> None:
+        """Nothing was held."""
+
+
 class Snapshots:
     """Takes the snapshots of one run."""
 
@@ -64,6 +83,7 @@ class Snapshots:
         self._manner = manner
         self._hooks = hooks
         self._services = services
+        self._reporter = Once(services.reporter)
 
     def take(self, root: ProcessId, order: Order) -> DumpReport:
         """Save the tree; it goes on, or ends if it is the last. The hooks run around it.
@@ -101,7 +121,7 @@ class Snapshots:
 
         A signal is looked at once the snapshot is complete: it may be the reason to be glad of it.
         """
-        return dataclasses.replace(self._services, machine=read_machine(), interrupt=Never())
+        return dataclasses.replace(self._services, machine=read_machine(), interrupt=Never(), reporter=self._reporter)
 
     def _run_hook(self, event: HookEvent, facts: HookFacts, limit_s: float | None) -> str | None:
         """What went wrong with the hook; None where nothing did."""

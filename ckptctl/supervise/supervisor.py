@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
-from ckptctl.process.identity import NoSuchProcess
 from ckptctl.schedule.alerts import Alert, AlertCode
 from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
 from ckptctl.schedule.history import History, Taken, snapshot_ended, snapshot_failed
@@ -29,6 +28,8 @@ from ckptctl.supervise.supervision import RunState
 from ckptctl.units import format_duration
 
 _TICK_S: Final = 0.1
+# A keeper that has written down how its job ended is about to end too.
+_ENDING_S: Final = 0.5
 _LOOK_EVERY_S: Final = 0.25
 _SAMPLE_EVERY_S: Final = 15.0
 # A snapshot may take longer than the longest before it: the job grows, the disk is shared.
@@ -114,9 +115,9 @@ class Supervisor:
         began_s = time.monotonic()
         try:
             report = self._snapshots.take(job.root, order)
-        except NoSuchProcess as error:
-            return error  # the job has just ended, which is looked at next
         except CkptctlError as error:
+            if job.ended(_ENDING_S):
+                return error  # it came to its end meanwhile, which is looked at next
             self.history = snapshot_failed(self.history, time.monotonic(), error.message)
             self._chronicle.failed(error)
             if not isinstance(error, Prevented):
