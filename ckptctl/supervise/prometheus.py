@@ -77,7 +77,8 @@ def _families(facts: RunFacts) -> Iterable[_Family]:
     yield _one("ckptctl_snapshots_total", "Snapshots that were committed.", facts.snapshots_count, kind="counter")
     yield _one("ckptctl_failures_total", "Snapshots that failed.", facts.failures_count, kind="counter")
     yield _one("ckptctl_last_success_timestamp_seconds", "When the last snapshot was committed.", facts.last_success_s)
-    yield _one("ckptctl_next_due_timestamp_seconds", "When the next snapshot is due.", facts.next_due_s)
+    next_due_s = facts.next_due_s if facts.running else None
+    yield _one("ckptctl_next_due_timestamp_seconds", "When the next snapshot is due.", next_due_s)
     about = "How long each phase of the last snapshot took."
     yield _labelled("ckptctl_snapshot_duration_seconds", about, "phase", facts.phases_s)
     yield _one("ckptctl_snapshot_frozen_seconds", "How long the last snapshot paused the job.", facts.frozen_s)

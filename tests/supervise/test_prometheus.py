@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import stat
 from pathlib import Path
@@ -74,6 +75,12 @@ def test_what_is_not_known_is_left_out() -> None:
     facts = RunFacts(run="gpt", running=False, snapshots_count=0, failures_count=0)
     names = {name for name, _ in read(render(facts))}
     assert names == {"ckptctl_running", "ckptctl_snapshots_total", "ckptctl_failures_total"}
+
+
+def test_nothing_is_due_for_a_job_that_does_not_run() -> None:
+    names = {name for name, _ in read(render(dataclasses.replace(FULL, running=False)))}
+    assert "ckptctl_next_due_timestamp_seconds" not in names
+    assert "ckptctl_last_success_timestamp_seconds" in names
 
 
 def test_the_form_is_that_of_the_exposition_format() -> None:
