@@ -32,6 +32,7 @@ _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _INSTRUCTION_BYTES = 8
 
 _JOB_FILE = b"CUDA_CHECKPOINT_JOB_FILE"
+_OWN_DESCRIPTORS = b"/proc/self/fd/"
 _NOT_FORWARDED = (signal.SIGCHLD, signal.SIGCONT)
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _TICK_S = 0.1
@@ -86,12 +87,12 @@ def _report(descriptor: int, text: bytes) -> None:
 
 
 def _job_environment(entries: list[bytes]) -> dict[bytes, bytes]:
-    """The job's variables; a job file for CUDA that was made for us is named so that every descendant can open it."""
+    """The job's variables; a job file for CUDA that we hold is named so that every descendant can open it."""
     environment = dict(entry.split(b"=", 1) for entry in entries)
     own = os.environb.get(_JOB_FILE, b"")
-    if own.startswith(b"/proc/self/fd/"):
+    if own.startswith(_OWN_DESCRIPTORS) and os.path.exists(own):  # noqa: PTH110 - see _write_down
         # Launchers such as torchrun close descriptors that their workers do not know of: ours stays open.
-        descriptor = int(own.rpartition(b"/")[2])
+        descriptor = int(own.removeprefix(_OWN_DESCRIPTORS))
         os.set_inheritable(descriptor, False)
         environment[_JOB_FILE] = b"/proc/%d/fd/%d" % (os.getpid(), descriptor)
     return environment

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl import command, files
+from ckptctl.cuda.driver import JOB_FILE
 from ckptctl.cuda.features import DriverVersion, Feature, supports
 from ckptctl.cuda.utility import PROGRAM as CUDA_PROGRAM
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -23,6 +24,7 @@ from ckptctl.store.layout import RunFolder
 from ckptctl.supervise import seccomp
 from ckptctl.supervise.exits import Watch, forget_exit
 
+_OWN_DESCRIPTORS: Final = "/proc/self/fd/"
 STATUS_VARIABLE: Final = "CKPTCTL_STATUS"
 RUN_VARIABLE: Final = "CKPTCTL_RUN"
 _KEEPER: Final = Path(__file__).with_name("keeper.py")
@@ -56,7 +58,8 @@ class KeeperFailed(CkptctlError):
 class Launch:
     """A job to be started: `command` is looked up in the PATH of `environment`, which is all that it gets.
 
-    `cuda_launcher` is NVIDIA's utility where the job is to have a job file (see `cuda_launcher`). `linger_s`: how long
+    `cuda_launcher` is NVIDIA's utility where the job is to have a job file (see `cuda_launcher`); one that the
+    environment names already is kept. `linger_s`: how long
     what the job leaves behind may run on; as long again after SIGTERM, then SIGKILL.
     """
 
@@ -94,6 +97,9 @@ def start(launch: Launch, on_keeper: Callable[[ProcessId], None]) -> Launched:
     """
     files.make_private_folder(launch.run.output)
     forget_exit(launch.run.job_exit)
+    given_job_file = JOB_FILE in launch.environment
+    if given_job_file:
+        launch = replace(launch, cuda_launcher=None)
     child, said = _start_keeper(launch, on_keeper)
     if not said and launch.cuda_launcher is not None:
         # NVIDIA's utility did not get as far as to start the keeper; without it the job still runs.
@@ -109,7 +115,7 @@ def start(launch: Launch, on_keeper: Callable[[ProcessId], None]) -> Launched:
     keeper = identify(child.pid)
     trouble = os.strerror(unfiltered) if unfiltered else None
     watch = Watch(keeper, launch.run.job_exit, child)
-    return Launched(keeper, job_pid, watch, launch.cuda_launcher is not None, trouble)
+    return Launched(keeper, job_pid, watch, given_job_file or launch.cuda_launcher is not None, trouble)
 
 
 def cuda_launcher(facts: GpuFacts, search_path: str) -> Path | None:
@@ -143,7 +149,7 @@ def _start_keeper(launch: Launch, on_keeper: Callable[[ProcessId], None]) -> tup
                 stdout=logs[0],
                 stderr=logs[1],
                 environment=_keeper_environment(launch),
-                pass_fds=(specification, saying),
+                pass_fds=(specification, saying, *_job_file_descriptor(launch)),
                 cwd=launch.cwd,
             )
         except OSError as error:
@@ -167,6 +173,14 @@ def _words(launch: Launch, specification: int, saying: int) -> tuple[str, ...]:
     launcher = () if launch.cuda_launcher is None else (str(launch.cuda_launcher), _CUDA_LAUNCH)
     python = (sys.executable, "-I", "-S", str(_KEEPER))
     return (*launcher, *python, launch.run.name, str(specification), str(saying))
+
+
+def _job_file_descriptor(launch: Launch) -> tuple[int, ...]:
+    """The job file that we inherited, where ckptctl itself was started by NVIDIA's utility."""
+    number = launch.environment.get(JOB_FILE, "").removeprefix(_OWN_DESCRIPTORS)
+    if not number.isdecimal() or not Path(_OWN_DESCRIPTORS, number).exists():
+        return ()
+    return (int(number),)
 
 
 def _keeper_environment(launch: Launch) -> dict[str, str]:

@@ -292,6 +292,35 @@ def test_every_descendant_can_open_the_job_file(start_kept: KeptJobs, tmp_path: 
     assert parent(kept.job) == kept.keeper
 
 
+READ_JOB_FILE = "import os; print(open(os.environ['CUDA_CHECKPOINT_JOB_FILE']).read(), flush=True)"
+
+
+def test_a_job_file_that_we_were_started_with_is_handed_on(start_kept: KeptJobs) -> None:
+    """`cuda-checkpoint --launch-job ckptctl run ...`"""
+    descriptor = os.memfd_create("job", 0)
+    os.write(descriptor, b"ours")
+    given = {"CUDA_CHECKPOINT_JOB_FILE": f"/proc/self/fd/{descriptor}"}
+    try:
+        kept = start_kept(*python(READ_JOB_FILE), environment=given, cuda_launcher=Path("/not/asked"))
+    finally:
+        os.close(descriptor)
+    assert kept.launched.job_file
+    assert kept.wait_for_lines(1) == ["ours"]
+
+
+def test_a_job_file_that_the_user_has_made_is_kept(start_kept: KeptJobs, tmp_path: Path) -> None:
+    (tmp_path / "job").write_text("theirs")
+    given = {"CUDA_CHECKPOINT_JOB_FILE": str(tmp_path / "job")}
+    kept = start_kept(*python(READ_JOB_FILE), environment=given, cuda_launcher=Path("/not/asked"))
+    assert kept.launched.job_file
+    assert kept.wait_for_lines(1) == ["theirs"]
+
+
+def test_a_job_file_that_is_closed_is_no_obstacle(start_kept: KeptJobs) -> None:
+    kept = start_kept("sh", "-c", "echo ran", environment={"CUDA_CHECKPOINT_JOB_FILE": "/proc/self/fd/987"})
+    assert kept.wait_for_lines(1) == ["ran"]
+
+
 def test_a_utility_that_fails_does_not_keep_the_job_from_running(start_kept: KeptJobs, tmp_path: Path) -> None:
     utility = tmp_path / "cuda-checkpoint"
     utility.write_text("#!/bin/sh\necho 'Error initializing CUDA' >&2\nexit 255\n")
