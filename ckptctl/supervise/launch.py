@@ -24,12 +24,12 @@ from ckptctl.store.layout import RunFolder
 from ckptctl.supervise import seccomp
 from ckptctl.supervise.exits import Watch, forget_exit
 
-_OWN_DESCRIPTORS: Final = "/proc/self/fd/"
 STATUS_VARIABLE: Final = "CKPTCTL_STATUS"
 RUN_VARIABLE: Final = "CKPTCTL_RUN"
 _KEEPER: Final = Path(__file__).with_name("keeper.py")
 # What the dynamic loader is told for the job, to preload a library say, would else end up in the keeper too.
 _LOADER_PREFIX: Final = "LD_"
+_OWN_DESCRIPTORS: Final = "/proc/self/fd/"
 _CUDA_LAUNCH: Final = "--launch-job"
 _LINGER_S: Final = 5.0
 
@@ -59,8 +59,8 @@ class Launch:
     """A job to be started: `command` is looked up in the PATH of `environment`, which is all that it gets.
 
     `cuda_launcher` is NVIDIA's utility where the job is to have a job file (see `cuda_launcher`); one that the
-    environment names already is kept. `linger_s`: how long
-    what the job leaves behind may run on; as long again after SIGTERM, then SIGKILL.
+    environment names already is kept. `linger_s`: how long what the job leaves behind may run on; as long again after
+    SIGTERM, then SIGKILL.
     """
 
     command: tuple[str, ...]
