@@ -24,8 +24,9 @@ lint: setup-dev ## linters alone
 	@$(pytest) tests/lint $(pytest_options)
 
 .PHONY: bench
-bench: setup criu ## what a dump costs beside plain criu, and what check, ps and starting ckptctl cost (root)
+bench: setup criu ## what a dump costs beside plain criu, and what check, ps, report() and starting ckptctl cost (root)
 	@.venv/bin/python bench/startup.py
+	@.venv/bin/python bench/report.py
 	@.venv/bin/python bench/check.py
 	@.venv/bin/python bench/dump.py
 

@@ -37,11 +37,6 @@ class ProgressReader:
             self._reporter.report(Caution(f"{text} What was known before still counts.", _CODE))
 
 
-def read(sources: Sequence[Source], reporter: Reporter | None = None) -> Progress:
-    """How far the training is, asked once."""
-    return ProgressReader(sources, reporter).read()
-
-
 def merge(readings: Sequence[Progress]) -> Progress:
     """Step, epoch and each metric from the first reading that knows it; `source` names those that gave something.
 

@@ -34,15 +34,6 @@ class StatusFile:
         return self._progress
 
 
-def forget(path: Path) -> None:
-    """Remove what an earlier life of the job has reported. Raises OSError.
-
-    To be called before a job is started anew or restored: what it reported after the snapshot was taken back. The
-    hidden files beside it stay, an older snapshot may have one of them open.
-    """
-    path.unlink(missing_ok=True)
-
-
 def parse(data: bytes) -> Progress:
     """What a status file tells. Raises Unreadable."""
     document = parse_json(data)

@@ -11,7 +11,7 @@ from ckptctl.events import Caution, Event
 from ckptctl.progress.given import CommandLine
 from ckptctl.progress.iteration_file import IterationFile
 from ckptctl.progress.parse import Places, parse_source, parse_sources
-from ckptctl.progress.reader import ProgressReader, merge, read
+from ckptctl.progress.reader import ProgressReader, merge
 from ckptctl.progress.source import Source
 from ckptctl.progress.status_file import StatusFile
 from ckptctl.store.manifest import Progress
@@ -49,7 +49,7 @@ def test_what_was_measured_after_the_step_was_taken_back() -> None:
 
 def test_nothing_known_has_no_source() -> None:
     assert merge([]) == merge([Progress(), Progress()]) == Progress()
-    assert read([]) == Progress()
+    assert ProgressReader([]).read() == Progress()
 
 
 def test_a_source_in_disorder_keeps_what_it_knew_and_is_complained_of_once(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_source_that_is_not_there_yet_is_nothing_to_complain_of(tmp_path: Path
     heard = Heard()
     words = ("auto", f"hf:{tmp_path}/out", f"lightning:{tmp_path}", f"file:{tmp_path}/it")
     sources = parse_sources(words, Places(tmp_path / "status.json", (tmp_path / "log",)))
-    assert read(sources, heard) == Progress()
+    assert ProgressReader(sources, heard).read() == Progress()
     assert heard.cautions == []
 
 
@@ -125,5 +125,5 @@ def test_other_words_are_refused(places: Places, word: str) -> None:
 
 def test_a_path_too_long_is_a_source_in_disorder(places: Places) -> None:
     heard = Heard()
-    assert read(parse_source(f"file:{'x' * 5000}", places), heard) == Progress()
+    assert ProgressReader(parse_source(f"file:{'x' * 5000}", places), heard).read() == Progress()
     assert len(heard.cautions) == 1

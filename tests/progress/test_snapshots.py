@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ckptctl.progress.source import Unreadable
-from ckptctl.progress.status_file import StatusFile, forget
+from ckptctl.progress.status_file import StatusFile
 from support import CommandLine, Job, Jobs, wait_for
 
 pytestmark = pytest.mark.requires_criu
 
-# Its disk takes its time, so that nearly always a report is being written.
+# Its disk takes its time, so that most of the time a report is being written.
 _REPORTING = """
 import itertools, os, sys, time
 import ckptctl
@@ -21,6 +21,7 @@ write = os.write
 os.write = lambda *words: (time.sleep(0.05), write(*words), time.sleep(0.05))[1]
 for step in itertools.count(1):
     print(step, flush=True)
+    time.sleep(0.05)
     ckptctl.report(step=step, loss=1 / step)
     if step % 10 == 0:
         ckptctl.report(epoch=step // 10, val_loss=2 / step)
@@ -44,6 +45,15 @@ def wait_step(status: Path, step: int) -> None:
     wait_for(lambda: (step_in(status) or 0) >= step, 60, f"a report of step {step}")
 
 
+def written_now(job: Job) -> bool:
+    """Whether a report is being written at this moment."""
+    try:
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{job.pid}/fd").iterdir()]
+    except FileNotFoundError:  # one was closed meanwhile
+        return True
+    return any(".job-status.json." in link for link in links)
+
+
 def step_in(status: Path) -> int | None:
     try:
         return StatusFile(status).read().step
@@ -60,8 +70,9 @@ def test_every_snapshot_of_a_job_that_reports_is_restored(reporting: Job, status
     opened = [file["path"] for each in ids for file in ckptctl.json("show", each)["result"]["manifest"]["open_files"]]
     assert any(path.startswith(str(status.with_name(f".{status.name}."))) for path in opened)
     for each in reversed(ids):
+        wait_for(lambda: not written_now(reporting), 30, "a moment between two reports")
         reporting.kill()
-        forget(status)
+        status.unlink()
         ckptctl("restore", each).check()
         steps = [int(line) for line in reporting.lines()]
         assert steps == list(range(1, len(steps) + 1))

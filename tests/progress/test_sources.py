@@ -226,14 +226,6 @@ def test_a_metric_of_the_status_file_may_be_a_plain_number() -> None:
     assert progress.metric_steps == {"loss": 7, "bleu": 7, "acc": 5}
 
 
-def test_forgetting_what_an_earlier_life_reported(tmp_path: Path) -> None:
-    path = tmp_path / "status.json"
-    path.write_bytes(_status(5))
-    status_file.forget(path)
-    status_file.forget(path)
-    assert StatusFile(path).read() == Progress()
-
-
 # ---- Hugging Face's trainer_state.json ----
 
 # As transformers 4.57 wrote it, shortened.
