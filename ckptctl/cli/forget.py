@@ -78,6 +78,7 @@ def forget(
     lines = [line for one in done for line in _lines(one, dry_run=dry_run)] or ["No snapshots to forget."]
     if pruned is not None:
         lines += _pruned_lines(pruned, dry_run=dry_run)
+        lines += ["What is to be removed by the rules would be deleted, too."] if dry_run else []
     elif not dry_run and any(one.forgotten and one.forgotten.removed for one in done):
         lines.append("They lie in the trash and take their space until `ckptctl prune`.")
     failed = any(one.failed for one in done) or (pruned is not None and pruned.problems)

@@ -28,7 +28,7 @@ def apply(policy: Retention, verdicts: Sequence[Verdict], disk: Disk | None) -> 
         excess_bytes -= sum(verdict.facts.size_bytes for verdict in expendable if verdict.id in removed)
         for verdict in expendable:
             if excess_bytes > 0 and verdict.id not in removed:
-                removed[verdict.id] = Reason(rule, text)
+                removed[verdict.id] = Reason(rule, f"removed for {text}")
                 excess_bytes -= verdict.facts.size_bytes
         if excess_bytes > 0:
             unmet.append(

@@ -58,7 +58,7 @@ def _of_itself(facts: Facts, now: datetime) -> Iterator[Reason]:
     if facts.condition is Condition.TOO_NEW:
         yield Reason(Rule.TOO_NEW, "written by a later ckptctl")
     if facts.condition is Condition.DAMAGED:
-        yield Reason(Rule.DAMAGED, "damaged, counts for no rule: see `ckptctl verify`, and `ckptctl rm` to remove it")
+        yield Reason(Rule.DAMAGED, "damaged, counts for no rule")
 
 
 def _newest(_policy: Retention, counting: Sequence[Facts]) -> Kept:

@@ -65,3 +65,16 @@ def test_an_id_that_is_itself_a_link_is_not_followed(store: Store, tmp_path: Pat
     (run.path / "20261120T200000Z-beef").symlink_to(tmp_path / "elsewhere")
     run.latest.symlink_to("20261120T200000Z-beef")
     assert links.target(run, run.latest) is None
+
+
+def test_best_names_a_snapshot_or_nothing(store: Store, add: Callable[..., str]) -> None:
+    run = store.run("train")
+    ids = [add("train", number) for number in (1, 2)]
+    links.set_best(run, ids[0])
+    links.set_best(run, ids[0])
+    assert (links.target(run, run.best), links.target(run, run.latest)) == (ids[0], None)
+    links.set_best(run, ids[1])
+    assert str(run.best.readlink()) == ids[1]
+    links.set_best(run, None)
+    links.set_best(run, None)
+    assert not run.best.is_symlink()

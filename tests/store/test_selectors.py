@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptctl.errors import CkptctlError
-from ckptctl.store import links
+from ckptctl.errors import CkptctlError, UsageError
+from ckptctl.store import best, labels, links
+from ckptctl.store.best import BestBy, Mode
+from ckptctl.store.labels import Labels
 from ckptctl.store.layout import SnapshotFolder, Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.selectors import Ambiguous, NothingMatched, find
@@ -133,3 +135,63 @@ def test_any_text_finds_something_in_the_store_or_is_refused(store: Store, selec
     except CkptctlError:
         return
     assert found.folder.manifest.is_file()
+
+
+@pytest.fixture
+def measured(store: Store, add: Callable[..., str]) -> list[str]:
+    """A run with two metrics, one with a single metric whose better values are known, one without any."""
+    ids = [
+        add("two", number, progress=Progress(number, metrics={"loss": loss, "x": -loss}))
+        for number, loss in enumerate([0.5, 0.2, 0.9, 0.2])
+    ]
+    ids += [
+        add("one", 10 + number, progress=Progress(number, metrics={"acc": acc}))
+        for number, acc in enumerate([0.1, 0.3])
+    ]
+    ids.append(add("none", 20, progress=Progress(1)))
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ("best:loss", 1), ("best:loss:min", 1), ("best:loss:max", 2), ("best:x:min", 2), ("best:x:max", 1),
+        ("two/best:loss", 1), ("one/best", 5), ("one/best:acc:min", 4), ("best:acc", 5),
+    ],
+)  # fmt: skip
+def test_best_by_a_metric(store: Store, measured: list[str], selector: str, expected: int) -> None:
+    found = find(store, selector)
+    assert (found.id, found.by_link) == (measured[expected], False)
+
+
+def test_best_is_by_the_metric_that_retention_was_told(store: Store, measured: list[str]) -> None:
+    with pytest.raises(Ambiguous, match="several metrics: loss, x"):
+        find(store, "two/best")
+    best.remember(store.run("two"), BestBy("loss", Mode.MAX))
+    assert find(store, "two/best").id == measured[2]
+    with pytest.raises(Ambiguous, match="one, two"):
+        find(store, "best")
+    assert find(store, "best", "one").id == measured[5]
+
+
+@pytest.mark.parametrize(
+    ("selector", "error"),
+    [
+        ("none/best", NothingMatched), ("best:unknown:min", NothingMatched), ("best:x", UsageError),
+        ("best:", NothingMatched), ("best:loss:least", UsageError), ("none/best:loss", NothingMatched),
+    ],
+)  # fmt: skip
+def test_what_is_not_the_best_of_anything(
+    store: Store, measured: list[str], selector: str, error: type[CkptctlError]
+) -> None:
+    with pytest.raises(error) as caught:
+        find(store, selector)
+    assert caught.value.hint
+
+
+def test_tags_are_those_of_now(store: Store, made: list[str]) -> None:
+    labels.write(store.run("a").snapshot(made[0]), Labels(tags=("good",)))
+    labels.write(store.run("a").snapshot(made[3]), Labels(tags=()))
+    assert find(store, "tag:good").id == made[0]
+    with pytest.raises(NothingMatched):
+        find(store, "tag:first")
