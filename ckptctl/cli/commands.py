@@ -15,6 +15,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ps": ("ps", "ps"),
     "run": ("run", "run"),
     "watch": ("watch", "watch"),
+    "status": ("status", "status"),
     "dump": ("dump", "dump"),
     "restore": ("restore", "restore"),
     "list": ("store", "list_"),
