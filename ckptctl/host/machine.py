@@ -119,6 +119,12 @@ def capability_names(mask: int) -> frozenset[str]:
     return frozenset(name for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1)
 
 
+def all_capabilities() -> frozenset[str]:
+    """The names of those that this kernel knows."""
+    last = _integer("/proc/sys/kernel/cap_last_cap")
+    return frozenset(CAPABILITIES if last is None else CAPABILITIES[: last + 1])
+
+
 def read_cpu(cpuinfo: str) -> Cpu:
     """Model and flags of the first processor in the text of /proc/cpuinfo, whose names differ by architecture."""
     fields = _split_fields(cpuinfo.split("\n\n", 1)[0])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ckptctl.host.elf import read_build_id
-from ckptctl.host.machine import Machine, version_of
+from ckptctl.host.machine import Machine, all_capabilities, capability_names, version_of
 from ckptctl.preflight.check import Problem
 from ckptctl.preflight.described import Question
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.process.ports import listening_ports
-from ckptctl.store.manifest import Manifest, Transport
+from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Transport
 
 _GROUP: Final = "snapshot"
 # Instructions that a program decides to use when it starts, and would use again where they are missing (SIGILL).
@@ -34,6 +34,7 @@ _INSTRUCTION_SETS: Final = (
     "vpclmul",
 )
 _NAMED_MOST: Final = 5
+_SETPCAP: Final = "CAP_SETPCAP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,37 @@ def _user(given: Circumstances) -> Iterator[Problem]:
             f"Processes of the snapshot belong to the users {', '.join(map(str, others))}; "
             f"you are {given.machine.user_id}."
         )
+
+
+def _capabilities(given: Circumstances) -> Iterator[Problem]:
+    """Measured with criu 4.2.1: it sets each process's permitted capabilities, and drops what was outside its bound."""
+    held, known = given.machine.capabilities, all_capabilities()
+    living = [one for one in given.manifest.tree.processes if one.state is not ProcessState.ZOMBIE]
+    for names, users in _by_lacking(living, held).items():
+        more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+        yield _error(f"Process {users[0]}{more} of the job had {', '.join(names)}; this restore has not.")
+    bound = [one.pid for one in living if known - capability_names(_mask(one.bounding_capabilities))]
+    if bound and _SETPCAP not in held and given.machine.user_id != 0:
+        yield _error(
+            f"Process {bound[0]} of the job can never get some of the capabilities that this kernel knows; to restore"
+            f" that needs {_SETPCAP}.",
+            f"Run the restore as root, or with {_SETPCAP}.",
+        )
+
+
+def _by_lacking(processes: Iterable[ProcessRecord], held: frozenset[str]) -> dict[tuple[str, ...], list[int]]:
+    """The pids of the processes that had more than is held, by what that is."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for one in processes:
+        lacking = sorted(capability_names(one.permitted_capabilities or 0) - held)
+        if lacking:
+            found.setdefault(tuple(lacking), []).append(one.pid)
+    return found
+
+
+def _mask(recorded: int | None) -> int:
+    """Snapshots of before do not tell: then nothing is amiss."""
+    return -1 if recorded is None else recorded
 
 
 def _folders(given: Circumstances) -> Iterator[Problem]:
@@ -212,6 +244,14 @@ CHECKS: Final[tuple[Question[Circumstances], ...]] = (
         "Run the restore as root.",
         "The processes are yours, or you are root.",
         _user,
+    ),
+    Question(
+        "job-capabilities",
+        _GROUP,
+        "Every process gets back the capabilities that it had, which only somebody with them all can give.",
+        "Run the restore with these capabilities: as root, in a container with --cap-add for each.",
+        "The restore has every capability that the job had.",
+        _capabilities,
     ),
     Question(
         "working-folder",

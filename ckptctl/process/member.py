@@ -58,7 +58,7 @@ class Identity:
 
     user_ids: tuple[int, ...]
     group_ids: tuple[int, ...]
-    effective_capabilities: int
+    permitted_capabilities: int
     bounding_capabilities: int
 
 
@@ -225,7 +225,7 @@ def _identity(status: dict[str, str]) -> Identity:
     return Identity(
         _integers(status.get("Uid", "")),
         _integers(status.get("Gid", "")),
-        int(status.get("CapEff", "0"), 16),
+        int(status.get("CapPrm", "0"), 16),
         int(status.get("CapBnd", "0"), 16),
     )
 

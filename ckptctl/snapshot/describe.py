@@ -145,6 +145,8 @@ def _process(
         pgid=task.pgid,
         state=_STATES.get(task.state, manifest.ProcessState.RUNNING),
         rss_bytes=process.memory.resident_bytes if process else 0,
+        permitted_capabilities=process.identity.permitted_capabilities if process else None,
+        bounding_capabilities=process.identity.bounding_capabilities if process else None,
         environment_names=tuple(sorted(set(process.environment_names))) if process else (),
         environment=environments.get(process.pid) if process else None,
     )

@@ -167,6 +167,8 @@ def of_job(pid: int, target: Target, services: Services, limit_s: float) -> JobA
     job, trouble = _gpu_job(tree, services)
     device_bytes = job.total_bytes if job else 0
     checked = tree_checks.findings(tree, services.machine)
+    if trouble:  # then that is what stands in the way, not the devices
+        checked = tuple(one for one in checked if one.check != gpu.DEVICE_CHECK)
     store = _Store(target, space.needed_bytes(tree, device_bytes), limit_s)
     try:
         found = (

@@ -92,6 +92,12 @@ class ProcessRecord:
     pgid: Annotated[Count, "id of its process group; 0 where the leader is outside the PID namespace"]
     state: Annotated[ProcessState, "what it was doing"]
     rss_bytes: Annotated[Size, "resident memory"]
+    permitted_capabilities: Annotated[
+        Count | None, "the capabilities that it may use, as a mask (CapPrm of /proc/PID/status); null: not known"
+    ] = None
+    bounding_capabilities: Annotated[
+        Count | None, "those that it can ever get, as a mask (CapBnd of /proc/PID/status); null: not known"
+    ] = None
     environment_names: Annotated[tuple[str, ...], "names of its environment variables"] = ()
     environment: Annotated[Mapping[str, str] | None, "the variables with their values, only where that was asked"] = (
         None

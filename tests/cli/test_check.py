@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from support import CommandLine, Jobs
+from support import CommandLine, Jobs, wait_for
+from support.fake_gpu import Card, FakeGpu, fake_gpu
 from support.shapes import Shape, started
 
 FINDING = {"check", "group", "level", "summary", "remedy", "data"}
@@ -107,11 +109,31 @@ def test_a_monitoring_system_gets_one_line_and_its_status(ckptctl: CommandLine) 
 
 @pytest.mark.parametrize(
     "words",
-    [("--pid", "1", "--snapshot", "latest"), ("--json", "--nagios"), ("--yes",), ("--fix",), ("--run", "train")],
+    [
+        ("--pid", "1", "--snapshot", "latest"),
+        ("--json", "--nagios"),
+        ("--yes",),
+        ("--fix",),
+        ("--run", "train"),
+        ("--files", "keep"),
+        ("--snapshot", "latest", "--files", "burn"),
+        ("--pid", "python"),
+        ("--pid", "0"),
+    ],
     ids=" ".join,
 )
 def test_what_contradicts_itself_is_refused(ckptctl: CommandLine, words: tuple[str, ...]) -> None:
     ckptctl("check", *words).check(2)
+
+
+@pytest.mark.parametrize(("word", "option"), [("latest", "--snapshot"), ("4711", "--pid")])
+def test_a_bare_word_is_told_its_option(ckptctl: CommandLine, word: str, option: str) -> None:
+    assert f"ckptctl check {option} {word}\n" in ckptctl("check", word).check(2).stderr
+
+
+def test_what_is_amiss_is_said_in_words_in_its_row(ckptctl: CommandLine) -> None:
+    ended = ckptctl("check", environment={"CKPTCTL_CRIU": "/nowhere/criu"}).check(5)
+    assert re.search(r"^  ✗ criu +/nowhere/criu \(from \$CKPTCTL_CRIU\) does not run", ended.stdout, re.MULTILINE)
 
 
 def test_nothing_is_mended_where_nothing_can_be(ckptctl: CommandLine) -> None:
@@ -178,6 +200,49 @@ def test_a_job_without_room_for_its_snapshot(counting: Shape, ckptctl: CommandLi
     assert finding(ended.document["result"], "space")["level"] == "error"
 
 
+@pytest.mark.requires_fake_gpu
+@pytest.mark.parametrize("fault", ["version hang", "thread hang", "state hang", "nvml hang"])
+def test_a_driver_that_hangs_is_not_waited_for(
+    fault: str, start_job: Jobs, ckptctl: CommandLine, tmp_path: Path
+) -> None:
+    """It is asked only: nothing is locked, and the job goes on while check waits and afterwards."""
+    with fake_gpu(tmp_path / "gpu", 580, Card()) as machine:
+        job = start_job(machine.training(100_000), environment=machine.environment)
+        job.wait_for_lines(3)
+        machine.set_faults(fault)
+        result = ckptctl("check", "--pid", str(job.pid), "--json", environment=machine.environment).document["result"]
+        if fault == "nvml hang":
+            assert "not show how much device memory" in finding(result, "host-memory")["summary"]
+        else:
+            assert "within 5 s" in finding(result, "gpu-interface")["summary"]
+            assert finding(result, "gpu-interface")["remedy"]
+            assert [one["check"] for one in result["findings"] if one["level"] == "error"] == ["gpu-interface"]
+        job.wait_for_lines(len(job.lines()) + 3)
+
+        machine.set_faults()
+        after = ckptctl("check", "--pid", str(job.pid), "--json", environment=machine.environment).document["result"]
+        assert after["ready"]
+        assert [user["pid"] for user in after["job"]["gpu"]] == [job.pid]
+        wait_for(lambda: not asking(machine), 10, "the end of who asked the driver")
+
+
+def asking(machine: FakeGpu) -> list[int]:
+    """The processes of ckptctl that talk to the driver of this machine."""
+    wanted = str(machine.folder).encode()
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and b"ckptctl." in read(entry / "cmdline") and wanted in read(entry / "environ")
+    ]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 # ---- a snapshot ----
 
 
@@ -204,6 +269,45 @@ def test_a_snapshot_is_judged_as_a_restore_would(counting: Shape, ckptctl: Comma
     counting.log.with_suffix(".away").rename(counting.log)
     ckptctl("restore", "latest").check()
     counting.wait_steps(counting.steps() + 3)
+
+
+@pytest.mark.requires_criu
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can give up capabilities")
+@pytest.mark.parametrize(("given_up", "check"), [("net_admin", "restore-privileges"), ("sys_nice", "job-capabilities")])
+def test_rights_that_a_restore_lacks_are_told_as_restore_does(
+    counting: Shape, ckptctl: CommandLine, given_up: str, check: str
+) -> None:
+    ckptctl("dump", "--pid", str(counting.pid)).check()
+    at_the_dump = counting.steps()
+    weakly = ("setpriv", f"--bounding-set=-{given_up}")
+    asked = ckptctl("check", "--snapshot", "latest", "--json", prefix=weakly).check(5).document["result"]
+    found = [one for one in asked["findings"] if one["level"] == "error"]
+    assert check in {one["check"] for one in found}
+    assert f"CAP_{given_up.upper()}" in " ".join(one["summary"] for one in found)
+    refused = ckptctl("restore", "latest", "--json", prefix=weakly).check(5).document["error"]
+    assert sorted(refused["details"]["checks"]) == sorted(one["check"] for one in found)
+
+    # The remedy: the restore with these capabilities.
+    assert result_of(ckptctl, "--snapshot", "latest")["ready"]
+    ckptctl("restore", "latest").check()
+    counting.wait_steps(at_the_dump + 3)
+
+
+@pytest.mark.requires_criu
+@pytest.mark.parametrize(
+    ("files", "check", "level", "status"),
+    [("roll-back", None, None, 0), ("keep", "file-kept", "warning", 0), ("refuse", "file-grown", "error", 5)],
+)
+def test_a_snapshot_is_judged_for_the_files_as_they_will_be_treated(
+    counting: Shape, ckptctl: CommandLine, files: str, check: str | None, level: str | None, status: int
+) -> None:
+    ckptctl("dump", "--pid", str(counting.pid)).check()
+    with counting.log.open("a") as log:
+        log.write("more\n")
+    result = result_of(ckptctl, "--snapshot", "latest", "--files", files)
+    amiss = {one["check"]: one["level"] for one in result["findings"] if one["level"] in ("warning", "error")}
+    assert amiss == ({check: level} if check else {})
+    ckptctl("restore", "latest", "--files", files).check(status)
 
 
 @pytest.mark.requires_criu

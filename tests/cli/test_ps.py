@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from support import CommandLine, Jobs, wait_for
+from support.command_line import PROGRAM
 from support.fake_gpu import Card, fake_gpu
-from support.shapes import started
+from support.shapes import FOLDER, Shape, started
 
 
 def listed(ckptctl: CommandLine, *words: str, environment: dict[str, str] | None = None) -> dict[int, Any]:
@@ -53,6 +54,39 @@ def test_other_programs_are_listed_where_all_are_asked_for(start_job: Jobs, ckpt
     wait_for(lambda: Path(f"/proc/{job.pid}/comm").read_text() == "sleep\n", 10, "sleep")
     assert job.pid not in listed(ckptctl)
     assert listed(ckptctl, "--all")[job.pid]["command"] == ["sleep", "60"]
+
+
+@pytest.mark.requires_criu
+def test_a_job_in_a_pid_namespace_is_listed_and_not_what_reaps_for_it(start_job: Jobs, ckptctl: CommandLine) -> None:
+    with started(start_job, "append_log") as shape:
+        shape.wait_steps(3)
+        ckptctl("dump", "--pid", str(shape.pid)).check()
+        pid = ckptctl.json("restore", "latest", "--new-pid-namespace")["result"]["pid"]
+        jobs = listed(ckptctl)
+        assert "append_log.py" in " ".join(jobs[pid]["command"])
+        assert jobs[pid]["ready"]
+        assert not any("ckptctl" in word for job in of(shape, jobs) for word in job["command"])
+        assert [job["pid"] for job in of(shape, jobs)] == [pid]
+        ckptctl("dump", "--pid", str(pid)).check()
+
+
+def test_a_job_that_is_kept_is_one_line_with_its_own_command(start_job: Jobs, ckptctl: CommandLine) -> None:
+    """Its root is the keeper, which belongs to what is dumped; who supervises it is no job."""
+    words = [sys.executable, FOLDER / "append_log.py", "log", "--seconds", "60"]
+    job = start_job([PROGRAM, "run", "--run", "kept", "--", *words], environment=ckptctl.environment)
+    shape = Shape(job, job.folder / "log", job.pid)
+    wait_for(shape.log.exists, 60, "the job")
+    shape.wait_steps(3)
+    (found,) = of(shape, listed(ckptctl))
+    assert found["command"] == [str(word) for word in words]
+    assert found["ready"]
+    assert found["pid"] != job.pid
+    assert found["processes"] == 2
+
+
+def of(shape: Shape, jobs: dict[int, Any]) -> list[Any]:
+    """Those of the jobs that have to do with this shape."""
+    return [job for pid, job in jobs.items() if pid in shape.job.processes()]
 
 
 @pytest.mark.requires_fake_gpu

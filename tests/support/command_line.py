@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,10 +57,14 @@ class CommandLine:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         timeout_s: float = 120,
+        prefix: Sequence[str] = (),
     ) -> Ended:
-        """Run `ckptctl WORDS` to its end, without a terminal; subprocess.TimeoutExpired after `timeout_s`."""
+        """Run `ckptctl WORDS` to its end, without a terminal; subprocess.TimeoutExpired after `timeout_s`.
+
+        `prefix` is a command that runs it in its own place (`setpriv ...`).
+        """
         done = subprocess.run(
-            [PROGRAM, *words],
+            [*prefix, PROGRAM, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -57,6 +57,8 @@ def make_process(pid: int = 4711, parent_pid: int = 1, **changes: Any) -> Proces
         pgid=pid,
         state=ProcessState.RUNNING,
         rss_bytes=300 << 20,
+        permitted_capabilities=0,
+        bounding_capabilities=(1 << 41) - 1,
         environment_names=("HOME", "PATH"),
     )
     return dataclasses.replace(record, **changes)
