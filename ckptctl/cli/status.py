@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ckptctl.app import App
 
 STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such run; 10 store; 130 ended by Ctrl-C."
-_CLEAR: Final = "\x1b[H\x1b[J"
 _TICK_S: Final = 0.1
 
 
@@ -54,13 +53,12 @@ def _once(app: App, run: str | None, manner: Manner) -> int:
 
 
 def _again_and_again(app: App, run: str | None, interval_s: float) -> int:
-    from ckptctl.output import text
-    from ckptctl.output.status import status_text
+    from ckptctl.output.status import redraw, status_text
     from ckptctl.supervise.overview import overview
 
     while True:
         found = overview(app.existing_store(), run, app.services.owner)
-        if not text.say(_CLEAR + status_text(found, datetime.now(UTC))):
+        if not redraw(status_text(found, datetime.now(UTC))):
             return ExitStatus.DONE
         until_s = time.monotonic() + interval_s
         while time.monotonic() < until_s:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from ckptctl.output import text
+from ckptctl.output import stream, text
 from ckptctl.output.stream import on_one_line
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from ckptctl.supervise.overview import RunStatus, StoreStatus
 
+_CLEAR: Final = "\x1b[H\x1b[J"
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_CHARACTERS: Final = 30
 _ALERTS_SHOWN: Final = 3
@@ -24,6 +26,11 @@ def status_text(store: StoreStatus, now: datetime) -> str:
     """All runs, and the disk that they share."""
     blocks = ["\n".join(_run_lines(run, now)) for run in store.runs]
     return "\n\n".join([*(blocks or ["There are no runs."]), _disk(store)])
+
+
+def redraw(shown: str) -> bool:
+    """Show this alone on the terminal; False if it cannot be written there."""
+    return stream.write(sys.stdout, _CLEAR + stream.harmless(shown) + "\n") is None
 
 
 def sparkline(values: Sequence[float | None], width: int = _CURVE_CHARACTERS) -> str:

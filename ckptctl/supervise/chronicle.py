@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -40,7 +41,7 @@ class Chronicle:
         """What an earlier supervisor wrote down of the run is gone on with. Raises SupervisionDamaged, FileTrouble."""
         self._care = care
         self._services = services
-        self._written_s = -_WRITE_EVERY_S
+        self._written_s = -math.inf
         self._cannot_write = False
         self._next_due_s: float | None = None
         self._report: DumpReport | None = None
@@ -86,7 +87,8 @@ class Chronicle:
             size_bytes=report.image_bytes,
             step=order.progress.step,
         )
-        self._change(last=last, snapshots_count=self.state.snapshots_count + 1)
+        self._change(last=last, snapshots_count=self.state.snapshots_count + 1, next_due="")
+        self._written_s = -math.inf  # the next look knows when the next one is due
 
     def failed(self, error: CkptctlError, *, event: NotifyEvent | None = NotifyEvent.FAILURE) -> None:
         """A snapshot failed, or what belongs to it."""
