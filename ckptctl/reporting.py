@@ -53,7 +53,7 @@ def report(step: SupportsInt | None = None, epoch: SupportsInt | None = None, **
     """
     environment = os.environ
     path = environment.get(_VARIABLE)
-    if not path or environment.get("RANK", "0") != "0":
+    if not path or (environment.get("RANK") or "0") != "0":
         return
     with _report.lock:
         _report.waiting.append((path, step, epoch, metrics))
@@ -132,7 +132,7 @@ def _shown(value: object) -> str:
 
 
 def _read(path: str) -> _Known:
-    """What another process of the same job has reported before this one did for the first time."""
+    """What other programs of the same job have reported before this process did for the first time."""
     import json
 
     try:
@@ -140,18 +140,26 @@ def _read(path: str) -> _Known:
             raise ValueError
         with open(path, "rb") as file:
             found = json.loads(file.read(_LARGEST_BYTES))
-        metrics = {
-            name: {"value": one["value"], "step": _whole_or_none(one["step"])} for name, one in found["metrics"].items()
-        }
-        return {"step": _whole_or_none(found["step"]), "epoch": _whole_or_none(found["epoch"]), "metrics": metrics}
+        step, epoch = _whole_or_none(found.get("step")), _whole_or_none(found.get("epoch"))
+        metrics = {name: _metric(one, step) for name, one in found.get("metrics", {}).items()}
+        return {"step": step, "epoch": epoch, "metrics": metrics}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # most often there is none
         return {"step": None, "epoch": None, "metrics": {}}
 
 
-def _whole_or_none(value: object) -> int | None:
-    if value is not None and type(value) is not int:
+def _metric(found: Any, step: int | None) -> _Known:
+    """A metric of the file, which may be a plain number, in the form in which this module writes it."""
+    if isinstance(found, dict):
+        found, step = found["value"], _whole_or_none(found.get("step"))
+    if not isinstance(found, (int, float, str)):
         raise TypeError
-    return value
+    return {"value": found, "step": step}
+
+
+def _whole_or_none(found: object) -> int | None:
+    if found is not None and type(found) is not int:
+        raise TypeError
+    return found
 
 
 def _replace(path: str, known: _Known) -> None:

@@ -145,6 +145,7 @@ def _summary(entry: Entry) -> dict[str, object]:
         "step": manifest.progress.step if manifest else None,
         "epoch": manifest.progress.epoch if manifest else None,
         "metrics": dict(manifest.progress.metrics) if manifest else {},
+        "metric_steps": dict(manifest.progress.metric_steps) if manifest else {},
         "size_bytes": manifest.images.size_bytes if manifest else None,
         "frozen_us": manifest.timings.criu.frozen_us if manifest and manifest.timings.criu else None,
         "ended": manifest.ended if manifest else None,

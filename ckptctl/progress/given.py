@@ -12,6 +12,7 @@ class CommandLine:
     """Options such as `--step 12000 --metric val_loss=1.83`: the metrics were measured at that step."""
 
     name: Final = "command line"
+    place: Final = "options"
 
     def __init__(self, step: int | None = None, epoch: int | None = None, metrics: Mapping[str, float] | None = None):
         steps = {} if step is None else dict.fromkeys(metrics or {}, step)

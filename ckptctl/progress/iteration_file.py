@@ -23,6 +23,7 @@ class IterationFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.place = str(path)
 
     def read(self) -> Progress:
         """See Source."""

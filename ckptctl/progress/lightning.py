@@ -24,6 +24,7 @@ class MetricsCsv:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.place = f"below {folder}"
         self._seen: tuple[Path, Version] | None = None
         self._progress = Progress()
 

@@ -47,6 +47,7 @@ class Log:
 
     def __init__(self, path: Path, form: Format) -> None:
         self.path = path
+        self.place = str(path)
         self.name = f"log {path.name} ({form.name})"
         self._form = form
         self._start = _Mark(0, b"", Progress())

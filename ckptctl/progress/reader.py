@@ -28,7 +28,8 @@ class ProgressReader:
             try:
                 self._last[number] = source.read()
             except Unreadable as error:
-                self._complain(number, f"How far the training is cannot be read from the {source.name}: {error}.")
+                where = f"{source.name} ({source.place})"
+                self._complain(number, f"How far the training is cannot be read from the {where}: {error}.")
         return merge(self._last)
 
     def _complain(self, number: int, text: str) -> None:

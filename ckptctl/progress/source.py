@@ -22,6 +22,11 @@ class Source(Protocol):
         """What the manifest calls it."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        ...
+
     def read(self) -> Progress:
         """What it tells now; an empty Progress where it tells nothing yet, or is not there.
 

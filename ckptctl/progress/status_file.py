@@ -20,6 +20,7 @@ class StatusFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.place = str(path)
         self._version: Version | None = None
         self._progress = Progress()
 

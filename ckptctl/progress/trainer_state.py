@@ -27,6 +27,7 @@ class TrainerState:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.place = f"{folder}/{_PATTERN}"
         self._seen: tuple[Path, Version] | None = None
         self._progress = Progress()
 

@@ -19,7 +19,8 @@ HOW_TO = (DOCS / "how-to" / "tell-ckptctl-how-far-the-training-is.md").read_text
 
 
 def block(language: str, text: str, number: int = 0) -> str:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[number]
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return blocks[number]
 
 
 def test_every_source_and_form_is_described() -> None:

@@ -65,7 +65,7 @@ def test_a_source_in_disorder_keeps_what_it_knew_and_is_complained_of_once(tmp_p
     path.write_text("rubbish")
     assert reader.read().step == 130
     assert [caution.code for caution in heard.cautions] == ["W_PROGRESS"]
-    assert "iteration file" in heard.cautions[0].text
+    assert f"the iteration file ({path}): it holds" in heard.cautions[0].text
     assert "'rubbish'" in heard.cautions[0].text
 
 

@@ -109,6 +109,22 @@ def test_of_several_ranks_the_first_one_writes(
     assert path.exists() == writes
 
 
+@pytest.mark.requires_torch
+def test_under_torchrun_the_first_rank_writes(tmp_path: Path) -> None:
+    status, script = tmp_path / "status.json", tmp_path / "train.py"
+    script.write_text(
+        "import os, ckptctl\n"
+        "rank = int(os.environ['RANK'])\n"
+        "for step in range(50): ckptctl.report(step=step, rank=rank)\n"
+        "print('rank', rank, 'is done')\n"
+    )
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "CKPTCTL_STATUS": str(status)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("is done") == 2, done.stderr
+    assert told(status) == Progress(49, None, {"rank": 0.0}, "status file", {"rank": 49})
+
+
 def test_nobody_else_may_read_it(path: Path) -> None:
     ckptctl.report(step=1)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -204,7 +220,7 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
         "{",
         "[]",
         '{"step": "x", "epoch": 1, "metrics": {}}',
-        '{"step": 1, "epoch": 1, "metrics": {"a": 1}}',
+        '{"step": 1, "epoch": 1, "metrics": {"a": []}}',
         "\0" * 99,
     ],
 )
@@ -224,6 +240,15 @@ def test_a_second_program_of_the_job_goes_on_from_the_first(tmp_path: Path) -> N
     run("ckptctl.report(val_loss=1.75)", status)
     assert told(tmp_path / "status.json") == Progress(
         300, 2, {"loss": 1.5, "val_loss": 1.75}, "status file", {"loss": 300, "val_loss": 300}
+    )
+
+
+def test_a_program_goes_on_from_what_a_shell_script_said(tmp_path: Path) -> None:
+    status = tmp_path / "status.json"
+    status.write_text('{"step": 300, "metrics": {"loss": 1.5}}')
+    run("ckptctl.report(val_loss=1.75)", {"CKPTCTL_STATUS": str(status)})
+    assert told(status) == Progress(
+        300, None, {"loss": 1.5, "val_loss": 1.75}, "status file", {"loss": 300, "val_loss": 300}
     )
 
 
