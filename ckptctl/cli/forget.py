@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli import keep
+from ckptctl.cli.groups import grouped
+from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -34,23 +35,12 @@ _COLUMNS: Final = (
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 
 
+@grouped
 def forget(
+    keep: KeepOptions,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="This run only; else every run, each by itself.")
     ] = None,
-    keep_last: keep.KeepLastOpt = None,
-    keep_epochs: keep.KeepEpochsOpt = None,
-    keep_best: keep.KeepBestOpt = None,
-    metric: keep.MetricOpt = None,
-    mode: keep.ModeOpt = None,
-    keep_every_steps: keep.KeepStepsOpt = None,
-    keep_hourly: keep.KeepHourlyOpt = None,
-    keep_daily: keep.KeepDailyOpt = None,
-    keep_weekly: keep.KeepWeeklyOpt = None,
-    keep_within: keep.KeepWithinOpt = None,
-    keep_tag: keep.KeepTagOpt = None,
-    max_size: keep.MaxSizeOpt = None,
-    min_free: keep.MinFreeOpt = None,
     dry_run: DryRunOpt = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then give the space back, as `ckptctl prune` does.")] = False,
     lock_wait: WaitOpt = None,
@@ -66,11 +56,7 @@ def forget(
     from ckptctl.snapshot.prune import prune as give_back
 
     manner = Manner(json, quiet)
-    policy = keep.retention(
-        keep_last=keep_last, keep_epochs=keep_epochs, keep_best=keep_best, metric=metric, mode=mode,
-        keep_every_steps=keep_every_steps, keep_hourly=keep_hourly, keep_daily=keep_daily, keep_weekly=keep_weekly,
-        keep_within=keep_within, keep_tag=keep_tag, max_size=max_size, min_free=min_free,
-    )  # fmt: skip
+    policy = keep.retention()
     policy.require_something()
     with session(manner, store=store, lock_wait=lock_wait) as app:
         done = _every_run(app, run, policy, dry_run=dry_run)
@@ -97,7 +83,7 @@ def prune(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Give back the space of removed snapshots and of what killed dumps have left.
+    """Delete for good what was removed and what killed dumps left.
 
     Data of the job's own that lies beside a removed snapshot stays, and is named.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -95,44 +95,24 @@ class KeepOptions:
     min_free: MinFreeOpt = None
 
     def retention(self) -> Retention:
-        """The policy. Raises UsageError."""
-        return retention(**{one.name: getattr(self, one.name) for one in fields(self)})
+        """The policy that they ask for; an empty one where none was given. Raises UsageError."""
+        from ckptctl.store.names import check_tag
+        from ckptctl.store.retention import Retention
 
-
-def retention(
-    *,
-    keep_last: str | None = None,
-    keep_epochs: str | None = None,
-    keep_best: str | None = None,
-    metric: str | None = None,
-    mode: str | None = None,
-    keep_every_steps: str | None = None,
-    keep_hourly: str | None = None,
-    keep_daily: str | None = None,
-    keep_weekly: str | None = None,
-    keep_within: str | None = None,
-    keep_tag: list[str] | None = None,
-    max_size: str | None = None,
-    min_free: str | None = None,
-) -> Retention:
-    """The policy that the options of these names ask for; an empty one where none was given. Raises UsageError."""
-    from ckptctl.store.names import check_tag
-    from ckptctl.store.retention import Retention
-
-    return Retention(
-        keep_last=_count("--keep-last", keep_last),
-        keep_within_s=None if keep_within is None else parse_duration(keep_within),
-        keep_hourly=_count("--keep-hourly", keep_hourly),
-        keep_daily=_count("--keep-daily", keep_daily),
-        keep_weekly=_count("--keep-weekly", keep_weekly),
-        keep_every_steps=_number("--keep-every-steps", keep_every_steps),
-        keep_epochs=_count("--keep-epochs", keep_epochs),
-        keep_best=_count("--keep-best", keep_best),
-        best_by=_best_by(metric, mode),
-        keep_tags=tuple(check_tag(text) for text in keep_tag or ()),
-        max_size_bytes=None if max_size is None else parse_size(max_size),
-        min_free=_min_free(min_free),
-    )
+        return Retention(
+            keep_last=_count("--keep-last", self.keep_last),
+            keep_within_s=None if self.keep_within is None else parse_duration(self.keep_within),
+            keep_hourly=_count("--keep-hourly", self.keep_hourly),
+            keep_daily=_count("--keep-daily", self.keep_daily),
+            keep_weekly=_count("--keep-weekly", self.keep_weekly),
+            keep_every_steps=_number("--keep-every-steps", self.keep_every_steps),
+            keep_epochs=_count("--keep-epochs", self.keep_epochs),
+            keep_best=_count("--keep-best", self.keep_best),
+            best_by=_best_by(self.metric, self.mode),
+            keep_tags=tuple(check_tag(text) for text in self.keep_tag or ()),
+            max_size_bytes=None if self.max_size is None else parse_size(self.max_size),
+            min_free=_min_free(self.min_free),
+        )
 
 
 def _count(option: str, text: str | None) -> int | None:

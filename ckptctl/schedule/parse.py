@@ -19,6 +19,7 @@ from ckptctl.schedule.policy import (
     Mode,
     Policy,
 )
+from ckptctl.store.best import mode_in_name
 from ckptctl.units import parse_duration, parse_size
 
 _COUNT: Final = re.compile(r"(\d{1,15})\s*([a-z]+)", re.ASCII | re.IGNORECASE)
@@ -32,15 +33,6 @@ _LONG_UNITS: Final = {
 _LONGEST_S: Final = 100 * 365 * 86400.0
 # Each sample of the window is kept, at one a second.
 _LONGEST_WINDOW_S: Final = 600.0
-
-_LARGER_IS_BETTER: Final = {
-    "acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "f", "bleu", "sacrebleu", "chrf", "rouge", "rougel",
-    "meteor", "cider", "precision", "recall", "sensitivity", "specificity", "iou", "miou", "dice", "psnr", "ssim", "r",
-    "score", "reward", "return", "ndcg", "mrr", "em", "exact", "correct", "mcc", "kappa", "success", "winrate",
-}  # fmt: skip
-_SMALLER_IS_BETTER: Final = {
-    "loss", "error", "err", "perplexity", "ppl", "nll", "bpb", "bpc", "mse", "mae", "rmse", "wer", "cer", "fid",
-}  # fmt: skip
 
 
 class BadSchedule(UsageError):
@@ -118,13 +110,8 @@ def parse_on_best(text: str) -> BestRule:
 
 
 def guess_mode(metric: str) -> Mode:
-    """Max for the names of metrics of which more is better, min for all others; a loss of anything is a loss."""
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", metric)
-    # Without digits: f1, r2, rouge2.
-    parts = {part.rstrip("0123456789") for name in (metric, split) for part in re.split(r"[\W_]+", name.lower())}
-    if parts & _SMALLER_IS_BETTER:
-        return Mode.MIN
-    return Mode.MAX if parts & _LARGER_IS_BETTER else Mode.MIN
+    """What the name says, and min where it says nothing."""
+    return Mode(mode_in_name(metric) or Mode.MIN)
 
 
 def parse_gpu_stable(text: str) -> GpuStable:

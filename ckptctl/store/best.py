@@ -20,16 +20,19 @@ from ckptctl.store.codec import Misshapen
 from ckptctl.store.layout import RunFolder
 
 _VERSION: Final = 1
-# What the last word of a metric's name says of the better direction.
-_LESS_IS_BETTER: Final = frozenset(
-    {"loss", "nll", "perplexity", "ppl", "bpb", "bpc", "error", "err", "mae", "mse", "rmse", "wer", "cer", "fid"}
-)
+# Words in the names of metrics, without digits: f1, r2, rouge2.
 _MORE_IS_BETTER: Final = frozenset(
     {
-        *("accuracy", "acc", "acc1", "acc5", "f1", "auc", "auroc", "precision", "recall", "map", "iou", "miou", "dice"),
-        *("bleu", "rouge", "score", "reward", "return", "psnr", "ssim", "r2"),
+        "acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "f", "bleu", "sacrebleu", "chrf", "rouge", "rougel",
+        "meteor", "cider", "precision", "recall", "sensitivity", "specificity", "iou", "miou", "dice", "psnr", "ssim",
+        "r", "score", "reward", "return", "ndcg", "mrr", "em", "exact", "correct", "mcc", "kappa", "success", "winrate",
     }
-)
+)  # fmt: skip
+_LESS_IS_BETTER: Final = frozenset(
+    {
+        "loss", "error", "err", "perplexity", "ppl", "nll", "bpb", "bpc", "mse", "mae", "rmse", "wer", "cer", "fid",
+    }
+)  # fmt: skip
 
 
 class Mode(StrEnum):
@@ -52,11 +55,7 @@ class BestBy:
 
         Raises UsageError where the name implies none: the worst snapshot in the place of the best is no guess.
         """
-        word = re.split(r"[^a-z0-9]", metric.lower())[-1]
-        if mode is None and (word in _LESS_IS_BETTER or word.endswith("loss")):
-            mode = Mode.MIN
-        if mode is None and word in _MORE_IS_BETTER:
-            mode = Mode.MAX
+        mode = mode or mode_in_name(metric)
         if mode is None:
             raise UsageError(
                 f"Whether less or more of {metric!a} is better cannot be told from its name.",
@@ -66,6 +65,15 @@ class BestBy:
 
     def __str__(self) -> str:
         return f"{self.metric} ({self.mode})"
+
+
+def mode_in_name(metric: str) -> Mode | None:
+    """Which values of a metric are better, as far as its name says so; a loss of anything is a loss."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", metric)
+    words = {word.rstrip("0123456789") for name in (metric, split) for word in re.split(r"[\W_]+", name.lower())}
+    if words & _LESS_IS_BETTER:
+        return Mode.MIN
+    return Mode.MAX if words & _MORE_IS_BETTER else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,14 @@ FAILURES = {
     "ambiguous": (("show", "2026"), ExitStatus.NOTHING_MATCHED, "E_AMBIGUOUS"),
     "damaged": (("show", "broken/latest"), ExitStatus.INTEGRITY, "E_MANIFEST"),
     "last snapshot": (("rm", "alone/latest"), ExitStatus.STORE, "E_LAST_SNAPSHOT"),
+    "nothing to keep": (("forget",), ExitStatus.USAGE, "E_RETENTION"),
+    "unknown metric": (
+        ("forget", "--run", "alone", "--keep-best", "1", "--metric", "loss_of_nothing", "--mode", "min"),
+        ExitStatus.NOTHING_MATCHED,
+        "E_NO_METRIC",
+    ),
+    "no tag": (("tag", "alone/latest"), ExitStatus.USAGE, "E_USAGE"),
+    "nothing to pin": (("pin", "tag:frobnicate"), ExitStatus.NOTHING_MATCHED, "E_NOTHING_MATCHED"),
 }
 
 
@@ -139,7 +147,9 @@ def test_failures_are_one_document(case: str, ckptctl: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [(("list",), list), (("ps",), list), (("show", "train/latest"), dict), (("verify", "train/latest"), list),
-     (("recover",), list), (("rm", "train/backup"), dict)],
+     (("recover",), list), (("rm", "train/backup"), dict), (("pin", "train/latest"), dict),
+     (("unpin", "train/latest"), dict), (("tag", "train/latest", "--add", "x"), dict),
+     (("forget", "--keep-last", "1"), dict), (("prune",), dict)],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )  # fmt: skip
 def test_successes_are_one_document(words: tuple[str, ...], kind: type, ckptctl: CommandLine) -> None:

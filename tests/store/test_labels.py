@@ -65,9 +65,9 @@ def test_a_link_is_not_followed(snapshot: SnapshotFolder, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("metric", "mode"),
     [
-        ("loss", Mode.MIN), ("val_loss", Mode.MIN), ("eval/valloss", Mode.MIN), ("test.RMSE", Mode.MIN),
-        ("accuracy", Mode.MAX), ("val-acc", Mode.MAX), ("metrics/F1", Mode.MAX), ("loss_scale", None), ("lr", None),
-        ("lossless", None), ("", None),
+        ("loss", Mode.MIN), ("val_loss", Mode.MIN), ("valLoss", Mode.MIN), ("test.RMSE", Mode.MIN),
+        ("f1_loss", Mode.MIN), ("accuracy", Mode.MAX), ("val-acc", Mode.MAX), ("metrics/F1", Mode.MAX),
+        ("acc@5/val", Mode.MAX), ("lr", None), ("lossless", None), ("", None),
     ],
 )  # fmt: skip
 def test_a_name_says_which_values_are_better_or_nothing(metric: str, mode: Mode | None) -> None:
