@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
@@ -17,8 +18,8 @@ from ckptctl.cli.umask import of_caller
 from ckptctl.errors import UsageError
 
 STATUSES: Final = (
-    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again; 93 died at the same step "
-    "three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the newest snapshot cannot be "
+    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again, or the machine is drained; "
+    "93 died at the same step three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the newest snapshot cannot be "
     "restored; 10 store; 11 another ckptctl looks after this run."
 )
 
@@ -62,6 +63,7 @@ def run(
     """
     from ckptctl.snapshot.rollback import Mode
     from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.duty import Duty, on_duty
     from ckptctl.supervise.plan import Start
     from ckptctl.supervise.reactions import Signals
     from ckptctl.supervise.run import run as look_after
@@ -87,4 +89,5 @@ def run(
             files=Mode(files),
             show_output=not quiet,
         )
-        return look_after(care, wanted, services, signals)
+        with on_duty(services.host_state, Duty(folder.name, place.path, services.owner, own_call())):
+            return look_after(care, wanted, services, signals)

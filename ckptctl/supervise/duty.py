@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeVar
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.host.service import Service
 from ckptctl.process.identity import ProcessId, is_alive
 from ckptctl.snapshot.services import HostState
 from ckptctl.store import codec
@@ -63,6 +64,7 @@ class Call:
     umask: Annotated[Count, "of the caller"]
     output: Annotated[Path | None, "where standard output goes, if that is a file"] = None
     errors: Annotated[Path | None, "where standard error goes, if that is a file"] = None
+    service: Annotated[Service | None, "the systemd service that it is, if it is one"] = None
 
     @property
     def words(self) -> tuple[str, ...]:
