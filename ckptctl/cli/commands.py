@@ -28,6 +28,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "forget": ("forget", "forget"),
     "prune": ("forget", "prune"),
     "recover": ("recover", "recover"),
+    "systemd": ("systemd", "systemd"),
+    "cron": ("cron", "cron"),
     "drain": ("drain", "drain"),
     "undrain": ("drain", "undrain"),
 }

@@ -13,12 +13,14 @@ from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.host.service import Service
 from ckptctl.process.identity import ProcessId, is_alive
-from ckptctl.snapshot.services import HostState
+from ckptctl.snapshot.services import HostState, Services
 from ckptctl.store import codec
 from ckptctl.store.codec import Count, Misshapen, Pid
 from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.owner import Liveness, Owner
+from ckptctl.supervise import supervision
 from ckptctl.supervise.job import find_keeper
+from ckptctl.supervise.supervision import RunState
 
 T = TypeVar("T")
 
@@ -146,6 +148,19 @@ def refuse_while_drained(host: HostState) -> None:
             f"This machine is drained since {since}{why}. No run is started.",
             hint="Start it elsewhere, or wait: `ckptctl undrain` ends that and brings the drained runs back.",
         )
+
+
+def is_needed(run: RunFolder, services: Services) -> bool:
+    """Whether somebody has to start the run: it is not looked after, not over, and not refused here.
+
+    Raises DutyDamaged, SupervisionDamaged, FileTrouble.
+    """
+    if read_drain(services.host_state) is not None:
+        return False
+    known = supervision.read(run.supervision)
+    if known is None:
+        return True
+    return not (known.is_supervised(services.owner) or known.state is RunState.FINISHED or known.given_up)
 
 
 def read_drain(host: HostState) -> Drain | None:

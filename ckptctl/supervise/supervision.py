@@ -126,6 +126,11 @@ class Supervision:
     samples: Annotated[tuple[Sample, ...], "the job over time, oldest first"] = ()
     schedule: Annotated[Kept | None, "what the schedule remembers"] = None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it died at the same step again and again: the deaths are forgotten once a person was told."""
+        return self.state is RunState.DIED and not self.deaths
+
     def with_death(self, death: Death) -> Supervision:
         """The job has died."""
         return dataclasses.replace(self, deaths=(*self.deaths, death)[-_DEATHS_KEPT:])
