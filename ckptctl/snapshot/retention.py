@@ -183,10 +183,12 @@ def _condition(entry: Entry) -> Condition:
     """By its manifest, names and sizes, and what was found when its bytes were last read."""
     if entry.too_new:
         return Condition.TOO_NEW
-    verification = entry.labels.verification if entry.labels else None
-    if entry.manifest is None or (verification is not None and not verification.sound):
+    if not entry.sound:
         return Condition.DAMAGED
-    damaged = any(damage.fatal for damage in integrity.verify_structure(entry.folder))
+    try:
+        damaged = any(damage.fatal for damage in integrity.verify_structure(entry.folder))
+    except OSError:  # it is being removed by somebody else
+        damaged = True
     return Condition.DAMAGED if damaged else Condition.SOUND
 
 
