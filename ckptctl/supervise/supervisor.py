@@ -188,11 +188,12 @@ class Supervisor:
         self._noticed = notice
         left_s = notice.seconds_left(self._services.now().timestamp())
         if not notice.kind.ends_the_job:
-            self._chronicle.say(f"{notice.words} A snapshot is taken.")
+            self._chronicle.say(f"Notice ({notice.source}): {notice.words} A snapshot is taken.")
             self._requested, self._next_look_s = Request.NOTICE, 0.0
             return None
-        self._chronicle.alert("W_PREEMPTED", notice.words, NotifyEvent.PREEMPTED)
-        left_s = self._care.grace_s if left_s is None else left_s
+        left_s, known = (self._care.grace_s, "at the most") if left_s is None else (left_s, "left")
+        text = f"Notice ({notice.source}): {notice.words} A last snapshot is taken, then the job is ended"
+        self._chronicle.alert("W_PREEMPTED", f"{text}; {format_duration(left_s)} {known}.", NotifyEvent.PREEMPTED)
         return self._save_and_stop(job, f"a notice of {notice.source}", left_s)
 
     def _react_to(self, number: signal.Signals, job: Job) -> Ending | None:
