@@ -17,7 +17,8 @@ from ckptctl.snapshot.recover import recover
 from ckptctl.snapshot.retention import apply_retention
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import JobLeft
-from ckptctl.store import links
+from ckptctl.store import links, manifest_json
+from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.exits import JobExit
@@ -264,10 +265,26 @@ class Supervisor:
         if found is not None:
             self._read_last_progress()
             return ending_of(found)
+        saved = self._saved_by_others()
+        if saved is not None:
+            self._chronicle.say(f"Another ckptctl has saved the job and ended it: {saved}.")
+            return Ending(RunState.SAVED, ExitStatus.TRY_AGAIN)
         # Whoever killed the keeper killed what could have told, and maybe not what it kept. One that could not write,
         # on a full disk perhaps, has at least ended as its job did.
         end_all(find_strays(self._care.run))
         return ending_with(-signal.SIGKILL if job.root_status is None else job.root_status)
+
+    def _saved_by_others(self) -> str | None:
+        """The snapshot with which somebody else has just ended the job; it may not be named `latest` yet."""
+        newest = max(list_ids(self._care.run), default=None)
+        job, last = self._chronicle.state.job, self._chronicle.state.last
+        if newest is None or job is None or newest in (last and last.id, job.restored_from):
+            return None
+        try:
+            found = manifest_json.read(self._care.run.snapshot(newest).manifest)
+        except CkptctlError:
+            return None
+        return newest if found.ended and found.created >= job.started else None
 
     def _read_last_progress(self) -> None:
         """What the job reported in the last moments of its life."""
