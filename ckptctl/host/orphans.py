@@ -23,7 +23,7 @@ def count_unreaped(proc: Path = Path("/proc"), patience_s: float = _PATIENCE_S) 
     """
     deadline = time.monotonic() + patience_s
     left = _ended(proc)
-    if all(_ended_lately(proc, pid) for pid, _ in left):
+    if all(ended_lately(proc, pid) for pid, _ in left):
         return 0
     while left and time.monotonic() < deadline:
         time.sleep(min(_POLL_S, patience_s))
@@ -42,8 +42,8 @@ def _ended(proc: Path) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def _ended_lately(proc: Path, pid: str) -> bool:
-    """False where the kernel does not tell. The clocks of processors differ a little, which is why it is not enough."""
+def ended_lately(proc: Path, pid: str) -> bool:
+    """Whether this ended process ran in the last seconds. False where the kernel does not tell. The clocks of processors differ a little, which is why it is not enough."""
     then, now = _ran_last(proc / pid), _ran_last(proc / "self")
     return then is not None and now is not None and now - then < _LATELY_S
 

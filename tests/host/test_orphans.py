@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.host.orphans import _ended_lately, count_unreaped
+from ckptctl.host.orphans import ended_lately, count_unreaped
 from support import wait_for
 
 
@@ -68,6 +68,6 @@ def test_the_kernel_tells_when_a_process_ended() -> None:
         wait_for(lambda: "Z" in (entry / "stat").read_text(), 10, "the end")
         if not (entry / "sched").exists():
             pytest.skip("no /proc/PID/sched here")
-        assert _ended_lately(Path("/proc"), str(child))
+        assert ended_lately(Path("/proc"), str(child))
     finally:
         os.waitpid(child, 0)
