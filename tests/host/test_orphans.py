@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.host.orphans import ended_lately, count_unreaped
+from ckptctl.host.orphans import count_unreaped, ended_lately
 from support import wait_for
 
 
