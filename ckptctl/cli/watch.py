@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -63,7 +64,11 @@ def watch(
 
 
 def _logs(pid: int) -> tuple[Path, ...]:
-    """The files to which the job's output goes, as far as it goes to files."""
-    outputs = [Path(f"/proc/{pid}/fd/{number}") for number in (1, 2)]
-    found = [output.resolve() for output in outputs if output.is_file()]
+    """The files to which the job's output goes, as far as it goes to files that may be looked at."""
+    found = []
+    for number in (1, 2):
+        with suppress(OSError):
+            output = Path(f"/proc/{pid}/fd/{number}")
+            if output.is_file():
+                found.append(output.resolve())
     return tuple(dict.fromkeys(found))
