@@ -30,8 +30,8 @@ def cron(
 ) -> int:
     """Print a crontab that keeps a run alive.
 
-    For machines without systemd. With --as it is a file for /etc/cron.d, else one for `crontab`. With options that say which snapshots are kept, it
-    does the same to old snapshots each night, and verifies every byte each week.
+    For machines without systemd. With --as it is a file for /etc/cron.d, else one for `crontab`. With options that say
+    which snapshots are kept, it does the same to old snapshots each night, and verifies every byte each week.
     """
     from ckptctl.supervise.crontab import render
 
