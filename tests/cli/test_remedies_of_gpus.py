@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -137,3 +138,22 @@ def ranks(job: Job) -> Job:
         "steps",
     )
     return job
+
+
+def test_host_memory_is_freed(start_job: Jobs, ckptctl: CommandLine, tmp_path: Path) -> None:
+    """A machine whose memory is taken by others: what is on the GPU would have no place."""
+    meminfo = tmp_path / "meminfo"
+    real = Path("/proc/meminfo").read_text()
+    meminfo.write_text(re.sub(r"(?m)^(MemFree|MemAvailable|SwapFree): .*$", r"\1: 64 kB", real))
+    crowded = ("unshare", "--mount", "sh", "-c", f'mount --bind {meminfo} /proc/meminfo && exec "$@"', "sh")
+    with fake_gpu(tmp_path / "gpu", 580) as machine:
+        job = train(start_job, machine)
+        environment = machine.environment
+        ended = ckptctl("check", "--pid", str(job.pid), "--json", environment=environment, prefix=crowded).check(5)
+        found = {one["check"]: one for one in ended.document["result"]["findings"] if one["level"] == "error"}
+        assert "Free host memory" in found["host-memory"]["remedy"]
+        refused = ckptctl("dump", "--pid", str(job.pid), environment=environment, prefix=crowded).check(14)
+        assert "the machine has" in refused.stderr
+        job.wait_for_lines(len(job.lines()) + 5)
+        assert amiss(ckptctl, job, machine) == {}
+        goes_through(ckptctl, job, machine)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ckptctl.store import manifest_json
 from support import CommandLine, Jobs, wait_for
 from support.jobs import state
 from support.shapes import Shape, started
+from support.tmpfs import tmpfs
 
 pytestmark = pytest.mark.requires_criu
 
@@ -147,3 +149,34 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(counting: Shape, ckptctl
     ckptctl("check", "--snapshot", "backup").check()
     ckptctl("restore", "backup").check()
     counting.wait_steps(3)
+
+
+def test_a_tmpfs_is_mounted_again(start_job: Jobs, ckptctl: CommandLine, tmp_path: Path) -> None:
+    """What the job shared in memory is in the snapshot, and goes to memory again."""
+    script = (
+        "import mmap, sys, time\n"
+        "with open(sys.argv[1], 'w+b') as file:\n"
+        "    file.truncate(4096)\n"
+        "    shared = mmap.mmap(file.fileno(), 4096)\n"
+        "n = 0\n"
+        "while True:\n"
+        "    n += 1\n"
+        "    assert n == 1 or shared[:8] == (n - 1).to_bytes(8, 'big')\n"
+        "    shared[:8] = n.to_bytes(8, 'big')\n"
+        "    print(n, flush=True)\n"
+        "    time.sleep(0.05)\n"
+    )
+    folder = tmp_path / "memory"
+    with tmpfs(folder, "size=8m"):
+        job = start_job([sys.executable, "-c", script, folder / "shared"])
+        job.wait_for_lines(5)
+        ckptctl("dump", "--pid", str(job.pid)).check()
+    lines = len(job.lines())
+    found = against(ckptctl)
+    assert f"Mount a tmpfs at {folder}" in found["file-not-in-memory"]["remedy"]
+    ckptctl("restore", "latest").check(5)
+    with tmpfs(folder, "size=8m"):
+        assert against(ckptctl) == {}
+        ckptctl("restore", "latest").check()
+        job.wait_for_lines(lines + 5)
+        job.kill()
