@@ -25,7 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     # No example is too slow on a machine that is busy. Where everything is required the same code gets the same verdict
     # each time; elsewhere new examples are looked for.
-    settings.register_profile("tests", deadline=None, derandomize="CKPTCTL_REQUIRE" in os.environ)
+    everything = "CKPTCTL_REQUIRE" in os.environ
+    settings.register_profile("tests", deadline=None, derandomize=everything, max_examples=50 if everything else 100)
     settings.load_profile("tests")
 
 
