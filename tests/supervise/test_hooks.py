@@ -49,7 +49,8 @@ def variables(log: Path) -> dict[str, str]:
 
 
 def test_a_hook_finds_the_facts_in_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CKPTCTL_CRIU", raising=False)
+    for name in ("CKPTCTL_CRIU", "CKPTCTL_REQUIRE"):
+        monkeypatch.delenv(name, raising=False)
     facts = HookFacts(
         run="gpt",
         pid=4711,
@@ -77,7 +78,8 @@ def test_a_hook_finds_the_facts_in_its_environment(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_not_known_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CKPTCTL_CRIU", raising=False)
+    for name in ("CKPTCTL_CRIU", "CKPTCTL_REQUIRE"):
+        monkeypatch.delenv(name, raising=False)
     hooks(tmp_path, "env").run(HookEvent.BEFORE, HookFacts(run="gpt", step=0))
     expected = {"CKPTCTL_EVENT": "before", "CKPTCTL_RUN": "gpt", "CKPTCTL_STEP": "0"}
     assert variables(tmp_path / "hooks.log") == expected

@@ -77,7 +77,8 @@ def test_the_job_inherits_no_descriptor_and_no_signal(start_kept: KeptJobs) -> N
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     expected = {"0": "/dev/null", "1": str(kept.run.stdout), "2": str(kept.run.stderr)}
     wait_for(lambda: descriptors(kept.job) == expected, 10, "no more than these, once its libraries are loaded")
-    assert int(status_field(kept.job, "SigIgn"), 16) == 0
+    # The C library keeps 32 and 33 to itself: who runs the tests may have them ignored, and nobody can change that.
+    assert int(status_field(kept.job, "SigIgn"), 16) & ~(0b11 << 31) == 0
     assert int(status_field(kept.job, "SigBlk"), 16) == 0
 
 

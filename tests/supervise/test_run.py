@@ -298,7 +298,7 @@ def test_nobody_listens(way: str, supervise: Supervised) -> None:
         process.stderr.close()
     assert process.wait(60) == 0
     assert supervise.log() == log_of(60)
-    assert len(supervise.snapshots) >= 4
+    assert len(supervise.snapshots) >= 2
     assert "has come to its end" in (supervise.run.output / "ckptctl.log").read_text()
 
 
