@@ -27,7 +27,7 @@ for epoch, val_loss in enumerate([0.9, 0.7, 0.3, 0.5, 0.6]):
         print(f"step {step} epoch {epoch} loss {1 / step:.4f}", flush=True)
         time.sleep(0.06)
     print(f"epoch {epoch} val_loss {val_loss}", flush=True)
-    time.sleep(0.4)
+    time.sleep(0.8)
 """
 
 
@@ -47,7 +47,7 @@ def test_a_script_is_saved_every_ten_steps_and_resumed_where_it_was(
     framework: str, supervise: Supervised, ckptctl: CommandLine
 ) -> None:
     options = ("--every", "10steps", "--keep-last", "3", "--progress", LINES)
-    first = supervise(*options, job=train(framework, 0.12))
+    first = supervise(*options, job=train(framework, 0.2))
     saved = first.wait_saved(5, timeout_s=120)
     wait_for(lambda: list(supervise.snapshots) == saved[-3:], 5, "the last three snapshots alone")
     supervise.kill_all()
@@ -56,7 +56,7 @@ def test_a_script_is_saved_every_ten_steps_and_resumed_where_it_was(
     assert [step // 10 for step in steps] == [3, 4, 5]
     assert all(step % 10 <= 5 for step in steps)
 
-    second = supervise(*options, job=train(framework, 0.12)).check(0)
+    second = supervise(*options, job=train(framework, 0.2)).check(0)
     assert f"goes on from {saved[-1]}, at step {steps[-1]}" in second.said
     assert supervise.log() == undisturbed(framework)
     # What is shown begins where the snapshot ends, as the log does.
@@ -70,17 +70,17 @@ def test_a_script_is_saved_every_ten_steps_and_resumed_where_it_was(
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_older_snapshot_repeats_the_same_losses(framework: str, supervise: Supervised, ckptctl: CommandLine) -> None:
     options = ("--every", "10steps", "--progress", LINES)
-    first = supervise(*options, job=train(framework, 0.12))
+    first = supervise(*options, job=train(framework, 0.2))
     third = first.wait_saved(5, timeout_s=120)[2]
     supervise.kill_all()
     assert len(supervise.log()) >= 50
     [step] = supervise.steps([third])
 
     ckptctl("restore", f"gpt/step:{step}").check()
-    assert supervise.wait_log(50)[step:50] == undisturbed(framework)[step:50]
     # What has been brought back by hand is looked after again by the same command.
-    second = supervise(*options, job=train(framework, 0.12)).check(0)
+    second = supervise(*options, job=train(framework, 0.2)).check(0)
     assert "still runs" in second.said
+    # The steps since then were done once more, and their losses are the same to the last digit.
     assert supervise.log() == undisturbed(framework)
 
 
