@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -199,13 +199,16 @@ class Words:
 
 def _progress(
     run: RunFolder, words: tuple[str, ...], logs: tuple[Path, ...], services: Services
-) -> Callable[[], Callable[[], Progress]]:
+) -> Callable[[Mapping[Path, int]], Callable[[], Progress]]:
     from ckptctl.progress.parse import Places, parse_sources
     from ckptctl.progress.reader import ProgressReader
 
-    places = Places(run.job_status, logs)
-    parse_sources(words, places)  # to refuse what is wrong before anything is started
-    return lambda: ProgressReader(parse_sources(words, places), services.reporter).read
+    parse_sources(words, Places(run.job_status, logs))  # to refuse what is wrong before anything is started
+
+    def open_progress(begins: Mapping[Path, int]) -> Callable[[], Progress]:
+        return ProgressReader(parse_sources(words, Places(run.job_status, logs, begins)), services.reporter).read
+
+    return open_progress
 
 
 def _around(run: RunFolder, words: AroundOptions, preemption: PreemptionOptions, services: Services) -> Around:

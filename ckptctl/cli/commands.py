@@ -28,6 +28,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "forget": ("forget", "forget"),
     "prune": ("forget", "prune"),
     "recover": ("recover", "recover"),
+    "systemd": ("systemd", "systemd"),
+    "cron": ("cron", "cron"),
+    "drain": ("drain", "drain"),
+    "undrain": ("drain", "undrain"),
 }
 
 # Those that say themselves what is wrong with a word too many.

@@ -36,5 +36,21 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     return spelled_out
 
 
+def words_of(group: Any) -> tuple[str, ...]:
+    """The words of a command line that set the options of a group to these values; what is as by default needs none.
+
+    An option is called as its field, with dashes.
+    """
+    words: list[str] = []
+    for one in fields(group):
+        value = getattr(group, one.name)
+        if value == one.default:
+            continue
+        name = f"--{one.name.replace('_', '-')}"
+        many = value if isinstance(value, list) else [value]
+        words += [name] if value is True else [f"{name}={item}" for item in many]
+    return tuple(words)
+
+
 def _is_group(hint: object) -> bool:
     return isinstance(hint, type) and is_dataclass(hint)

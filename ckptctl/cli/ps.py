@@ -38,7 +38,7 @@ def ps(
     manner = Manner(json, quiet=True)
     with session(manner, repair=False) as app:
         jobs = find_jobs(app.asking, everything=everything)
-    words = text.table(_COLUMNS, [_row(job) for job in jobs]) if jobs else "No jobs are running."
+    words = text.table(_COLUMNS, [_row(job) for job in jobs], cut=True) if jobs else "No jobs are running."
     return emit(manner, "ps", jobs, words)
 
 

@@ -8,18 +8,19 @@ from typing import Annotated, Final
 
 import typer
 
+from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, session
 from ckptctl.cli.umask import of_caller
-from ckptctl.errors import UsageError
+from ckptctl.errors import ExitStatus, UsageError
 
 STATUSES: Final = (
-    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again; 93 died at the same step "
-    "three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the newest snapshot cannot be "
-    "restored; 10 store; 11 another ckptctl looks after this run."
+    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again, or the machine is drained; "
+    "93 died at the same step three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the "
+    "newest snapshot cannot be restored; 10 store; 11 another ckptctl looks after this run."
 )
 
 
@@ -41,6 +42,14 @@ def run(
     restarts: Annotated[
         int, typer.Option("--restarts", metavar="N", min=0, help="Bring a job that died back, N times at the most.")
     ] = 0,
+    if_needed: Annotated[
+        bool,
+        typer.Option(
+            "--if-needed",
+            help="Do and say nothing where the run is looked after, has come to its end or was given up (93), or the "
+            "machine is drained: for cron.",
+        ),
+    ] = False,
     allow_io_uring: Annotated[
         bool, typer.Option("--allow-io-uring", help="Let the job have io_uring, which cannot be dumped while in use.")
     ] = False,
@@ -62,6 +71,7 @@ def run(
     """
     from ckptctl.snapshot.rollback import Mode
     from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.duty import Duty, is_needed, on_duty
     from ckptctl.supervise.plan import Start
     from ckptctl.supervise.reactions import Signals
     from ckptctl.supervise.run import run as look_after
@@ -73,6 +83,8 @@ def run(
     with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(tuple(command))))
+        if if_needed and not is_needed(folder, app.services):
+            return ExitStatus.DONE
         services = supervised(folder, app.services)
         words = Words(schedule, keep, preemption, around)
         care = words.care_for(folder, place, (folder.stdout, folder.stderr), services)
@@ -87,4 +99,5 @@ def run(
             files=Mode(files),
             show_output=not quiet,
         )
-        return look_after(care, wanted, services, signals)
+        with on_duty(services.host_state, Duty(folder.name, place.path, services.owner, own_call())):
+            return look_after(care, wanted, services, signals)

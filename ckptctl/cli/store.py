@@ -74,7 +74,6 @@ def verify(
 
     Looks at manifest, files and sizes; with --read-data at every byte.
     """
-    from ckptctl.snapshot.labels import note_verification
     from ckptctl.snapshot.verify import verify as check
     from ckptctl.store.catalog import list_snapshots
     from ckptctl.store.selectors import find
@@ -86,11 +85,7 @@ def verify(
             folders = [find(place, snapshot, run).folder]
         else:
             folders = [entry.folder for entry in (list_snapshots(place, run) if place else ())]
-        verdicts = []
-        for folder in folders:
-            verdicts.append(check(folder, read_data=read_data, services=app.services))
-            if read_data:
-                note_verification(folder, sound=verdicts[-1].sound, services=app.services)
+        verdicts = [check(folder, read_data=read_data, services=app.services) for folder in folders]
     sound = all(verdict.sound for verdict in verdicts)
     words = "\n".join(line for verdict in verdicts for line in verdict.lines) or "No snapshots to verify."
     return emit(manner, "verify", verdicts, words, ExitStatus.DONE if sound else ExitStatus.INTEGRITY)
@@ -140,7 +135,7 @@ def _summary(entry: Entry) -> dict[str, object]:
         "folder": entry.folder.path,
         "created": entry.created,
         **_standing(entry),
-        "sound": manifest is not None,
+        "sound": entry.sound,
         "problem": entry.problem,
         "step": manifest.progress.step if manifest else None,
         "epoch": manifest.progress.epoch if manifest else None,
@@ -186,7 +181,7 @@ def _links(entry: Entry) -> list[str]:
 def _state(entry: Entry) -> str:
     """Each tag is written as a selector, to be copied."""
     marks = [*_links(entry), *(["pinned"] if entry.pin else []), *(f"tag:{tag}" for tag in entry.tags)]
-    if entry.manifest is None:
+    if not entry.sound:
         marks.insert(0, _damage(entry))
     return ", ".join(marks) or "complete"
 

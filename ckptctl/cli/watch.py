@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
@@ -14,8 +15,8 @@ from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, session
 
 STATUSES: Final = (
-    "Exit status: 0 the job has ended, or is left alone; 75 the job was saved and ended, to be restored; 2 usage; "
-    "6 no such process; 10 store; 11 another ckptctl looks after this run."
+    "Exit status: 0 the job has ended, or is left alone; 75 the job was saved and ended, to be restored, or the "
+    "machine is drained; 2 usage; 6 no such process; 10 store; 11 another ckptctl looks after this run."
 )
 
 
@@ -43,6 +44,7 @@ def watch(
     from ckptctl.process.identity import identify
     from ckptctl.process.member import command_words
     from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.duty import Duty, Watched, on_duty
     from ckptctl.supervise.reactions import Signals
     from ckptctl.supervise.run import supervised
     from ckptctl.supervise.watch import watch as look_after
@@ -55,7 +57,9 @@ def watch(
         folder = place.run(check_run_name(run or run_name_from(command)))
         services = supervised(folder, app.services)
         care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(pid), services, watched=True)
-        return look_after(care, root, command, services, signals)
+        duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
+        with on_duty(services.host_state, duty):
+            return look_after(care, root, command, services, signals)
 
 
 def _logs(pid: int) -> tuple[Path, ...]:

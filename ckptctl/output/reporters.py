@@ -107,7 +107,8 @@ class Terminal:
         self._lines.report(event)
         if isinstance(event, StepStarted):
             self._title = event.title
-        self._status(self._title)
+        if self._title:
+            self._status(self._title)
 
     def _status(self, text: str) -> None:
         # A line that wraps could not be taken away again.

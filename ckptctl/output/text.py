@@ -59,18 +59,23 @@ def say(text: str) -> bool:
     return False
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
-    """A table; `columns` are titles with "left" or "right". Nothing is cut: what it shows is there to be copied."""
+def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, cut: bool = False) -> str:
+    """A table; `columns` are titles with "left" or "right".
+
+    Nothing is cut, for what it shows is there to be copied; with `cut`, rows end with the line of a terminal.
+    """
+    width = shutil.get_terminal_size().columns if cut and sys.stdout.isatty() else None
     titles = [title for title, _ in columns]
     lines = [titles, *([stream.on_one_line(cell) for cell in row] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join(
+    rendered = (
         "  ".join(
-            cell.rjust(width) if side == "right" else cell.ljust(width)
-            for cell, width, (_, side) in zip(line, widths, columns, strict=True)
+            cell.rjust(size) if side == "right" else cell.ljust(size)
+            for cell, size, (_, side) in zip(line, widths, columns, strict=True)
         ).rstrip()
         for line in lines
     )
+    return "\n".join(line if width is None or len(line) <= width else f"{line[: width - 3]}..." for line in rendered)
 
 
 def manifest_tree(manifest: Manifest, extra: Sequence[str]) -> str:

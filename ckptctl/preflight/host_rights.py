@@ -92,7 +92,7 @@ def _privileges(facts: Facts) -> Iterator[Problem]:
             **data,
         )
     elif missing:
-        yield warning(f"Some jobs need what this user lacks: {needs}.", **data)
+        yield warning(f"For some jobs this user lacks {needs}.", **data)
     else:
         yield ok("Every capability that a dump or a restore may need is here.", **data)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from ckptctl.preflight.check import Problem
 from ckptctl.preflight.described import Question
 from ckptctl.preflight.finding import Finding, Level
 from ckptctl.process.ports import listening_ports
-from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Transport
+from ckptctl.store.manifest import Manifest, OpenFile, ProcessRecord, ProcessState, Transport
 
 _GROUP: Final = "snapshot"
 # Instructions that a program decides to use when it starts, and would use again where they are missing (SIGILL).
@@ -35,6 +37,7 @@ _INSTRUCTION_SETS: Final = (
 )
 _NAMED_MOST: Final = 5
 _SETPCAP: Final = "CAP_SETPCAP"
+_ACCESS: Final = {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK, os.O_RDWR: os.R_OK | os.W_OK, os.O_ACCMODE: os.F_OK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,56 @@ def _folders(given: Circumstances) -> Iterator[Problem]:
                 f"The working folder {folder} of process {pid} is not there.",
                 f"Create it or mount what holds it: mkdir -p {folder}",
             )
+
+
+def _files(given: Circumstances) -> Iterator[Problem]:
+    """Those that are not there are judged with the plan for files. criu may have more rights than this process."""
+    if given.machine.user_id != 0 and "CAP_DAC_OVERRIDE" in given.machine.capabilities:
+        return
+    wanted: defaultdict[str, int] = defaultdict(int)
+    for file in _named(given.manifest):
+        if not file.flags & os.O_PATH:
+            wanted[file.path] |= _ACCESS[file.flags & os.O_ACCMODE]
+    closed = [path for path, mode in wanted.items() if _may(path, os.F_OK) and not _may(path, mode)]
+    if closed:
+        more = f", and {len(closed) - _NAMED_MOST} more" if len(closed) > _NAMED_MOST else ""
+        yield _error(f"You may not open files as the job had them open: {', '.join(closed[:_NAMED_MOST])}{more}.")
+
+
+def _modes(given: Circumstances) -> Iterator[Problem]:
+    """criu compares them all, of files that are mapped too (criu/files-reg.c, open_path)."""
+    then = {file.path: file.mode for file in given.manifest.mapped_files}
+    then |= {file.path: file.mode for file in _named(given.manifest)}
+    for path, mode in sorted(then.items()):
+        now = _mode_now(path)
+        if mode is None or now is None or now == mode:
+            continue
+        if stat.S_IFMT(now) != stat.S_IFMT(mode):
+            yield _error(f"{path} is a file of another kind than at the dump.", "Put back what was there.")
+        else:
+            permissions = f"{stat.S_IMODE(mode):04o}"
+            yield _error(
+                f"The permissions of {path} were {permissions} at the dump; now they are {stat.S_IMODE(now):04o}.",
+                f"Put them back: chmod {permissions} {shlex.quote(path)}",
+            )
+
+
+def _named(manifest: Manifest) -> list[OpenFile]:
+    """The open files that are opened again by their name; those in memory are put there with everything."""
+    put_in_place = {file.path for file in manifest.kept_files}
+    return [file for file in manifest.open_files if not file.deleted and file.path not in put_in_place]
+
+
+def _mode_now(path: str) -> int | None:
+    """None where it is not there or cannot be seen, which is said elsewhere."""
+    try:
+        return Path(path).stat().st_mode
+    except OSError:
+        return None
+
+
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
 
 
 def _programs(given: Circumstances) -> Iterator[Problem]:
@@ -260,6 +313,22 @@ CHECKS: Final[tuple[Question[Circumstances], ...]] = (
         "Create it, or mount what holds it.",
         "The working folders are there.",
         _folders,
+    ),
+    Question(
+        "file-access",
+        _GROUP,
+        "Every file is opened again as the job had it open: for reading, for writing, or both.",
+        "Run the restore as a user who may, or let this one: chown, or a file system that may be written to.",
+        "The job's files may be opened.",
+        _files,
+    ),
+    Question(
+        "file-mode",
+        _GROUP,
+        "criu refuses a file whose permissions have changed.",
+        "Put the permissions of the dump back with chmod.",
+        "The permissions of the job's files are those of the dump.",
+        _modes,
     ),
     Question(
         "programs",

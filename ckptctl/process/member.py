@@ -174,6 +174,7 @@ def read_process(pid: int) -> Process:
     stat = read_stat(f"{base}/stat")
     status = proc.colon_fields(proc.read(f"{base}/status"))
     zombie = stat.state in _ENDED
+    executable = None if zombie else proc.link(f"{base}/exe")
     files, locks = ((), ()) if zombie else read_files(pid)
     return Process(
         id=stat.id,
@@ -184,7 +185,7 @@ def read_process(pid: int) -> Process:
         state=stat.state,
         name=stat.name,
         command_line=() if zombie else _words(f"{base}/cmdline"),
-        executable=None if zombie else proc.link(f"{base}/exe"),
+        executable=executable,
         cwd=None if zombie else _place(f"{base}/cwd"),
         root=None if zombie else proc.link(f"{base}/root"),
         identity=_identity(status),
@@ -200,7 +201,8 @@ def read_process(pid: int) -> Process:
         files=files,
         locks=locks,
         mappings=() if zombie else read_mappings(pid),
-        hidden=not zombie and not proc.may_list(f"{base}/fd"),
+        # CAP_DAC_READ_SEARCH lets one list descriptors, not see where they lead.
+        hidden=not zombie and (executable is None or not proc.may_list(f"{base}/fd")),
     )
 
 

@@ -43,22 +43,25 @@ class _Mark:
 
 
 class Log:
-    """One file to which the job writes, and the form of the lines that tell how far it is."""
+    """One file to which the job writes, and the form of the lines that tell how far it is.
 
-    def __init__(self, path: Path, form: Format) -> None:
+    What stands in it before the offset `begin_bytes` is not looked at, unless it is cut off there.
+    """
+
+    def __init__(self, path: Path, form: Format, begin_bytes: int = 0) -> None:
         self.path = path
         self.place = str(path)
         self.name = f"log {path.name} ({form.name})"
         self._form = form
         self._start = _Mark(0, b"", Progress())
-        self._marks = [self._start]
+        self._marks = [self._start, _Mark(begin_bytes, b"", Progress())]
         self._version: Version | None = None
 
     def read(self) -> Progress:
         """See Source."""
         now = version(self.path)
         if now != self._version:
-            if now is None or self._version is None or now.inode != self._version.inode:
+            if now is None or (self._version is not None and now.inode != self._version.inode):
                 self._marks = [self._start]
             if now is not None:
                 self._go_on(now.size_bytes)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ckptctl.errors import UsageError
-from ckptctl.progress.formats import AUTOMATIC, READY, from_pattern
+from ckptctl.progress.formats import AUTOMATIC, READY, Format, from_pattern
 from ckptctl.progress.iteration_file import IterationFile
 from ckptctl.progress.lightning import MetricsCsv
 from ckptctl.progress.log import Log
@@ -33,10 +33,18 @@ class BadProgressSource(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a job leaves what is not named in words: its status file, and the files to which its output goes."""
+    """Where a job leaves what is not named in words: its status file, and the files to which its output goes.
+
+    `begins`: what stands in a log before that offset (in bytes) is of another training, and is not read.
+    """
 
     status: Path
     logs: tuple[Path, ...] = ()
+    begins: Mapping[Path, int] = field(default_factory=dict)
+
+    def read_logs(self, form: Format) -> tuple[Source, ...]:
+        """The logs as sources with lines of this form."""
+        return tuple(Log(path, form, self.begins.get(path, 0)) for path in self.logs)
 
 
 def parse_source(word: str, places: Places) -> tuple[Source, ...]:
@@ -47,12 +55,12 @@ def parse_source(word: str, places: Places) -> tuple[Source, ...]:
     """
     kind, colon, rest = word.partition(":")
     if word == "auto":
-        return (StatusFile(places.status), *(Log(path, AUTOMATIC) for path in places.logs))
+        return (StatusFile(places.status), *places.read_logs(AUTOMATIC))
     if word == "status":
         return (StatusFile(places.status),)
     if kind == "log" and bool(colon) == bool(rest):
         form = (READY.get(rest) or from_pattern(rest)) if rest else AUTOMATIC
-        return tuple(Log(path, form) for path in places.logs)
+        return places.read_logs(form)
     if kind in _FOLDERS_AND_FILES and rest and "\0" not in rest:
         return (_FOLDERS_AND_FILES[kind](Path(rest)),)
     raise BadProgressSource(f"{word!r} is no source of progress.", hint=f"One of {FORMS}.")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from ckptctl.schedule.history import History
 from ckptctl.schedule.intervals import LEAST_AUTO_S, auto_interval_s, daly_interval_s, mean_pause_s, overhead_spacing_s
-from ckptctl.schedule.policy import ASSUMED_MTBF_S, EveryAuto, Mode, Policy
+from ckptctl.schedule.policy import ASSUMED_MTBF_S, EveryAuto, Policy
 from ckptctl.schedule.wording import brief, interval_words
+from ckptctl.store.best import Mode
 from ckptctl.units import format_size
 
 

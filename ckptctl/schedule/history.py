@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 from ckptctl.schedule.alerts import Occasion
-from ckptctl.schedule.policy import BestRule, Mode, Policy
+from ckptctl.schedule.policy import Policy
 from ckptctl.store import codec
+from ckptctl.store.best import BestBy, Mode
 from ckptctl.store.manifest import Progress
 
 # Enough to see through one slow snapshot; few enough to follow a job that grows.
@@ -88,7 +89,7 @@ class History:
     gpu_waiting_s: float | None = None  # since when nothing but GPU memory could hold a snapshot that is due
     told: tuple[Occasion, ...] = ()
 
-    def best(self, rule: BestRule) -> float | None:
+    def best(self, rule: BestBy) -> float | None:
         """The best value of this metric that any snapshot has."""
         return next((best.value for best in reversed(self.bests) if _is_of(best, rule)), None)
 
@@ -154,7 +155,7 @@ def went_on(history: History, now_s: float, progress: Progress) -> History:
     )
 
 
-def is_better(rule: BestRule, value: float, best: float | None) -> bool:
+def is_better(rule: BestBy, value: float, best: float | None) -> bool:
     """Whether the value beats the best so far. A tie does not, and what is not a finite number never does."""
     if not math.isfinite(value):
         return False
@@ -165,7 +166,7 @@ def _lower(known: int | None, seen: int | None) -> int | None:
     return seen if known is None else known if seen is None else min(known, seen)
 
 
-def _is_of(best: Best, rule: BestRule) -> bool:
+def _is_of(best: Best, rule: BestBy) -> bool:
     return best.metric == rule.metric and best.mode is rule.mode
 
 

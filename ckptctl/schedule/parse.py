@@ -8,18 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from ckptctl.errors import UsageError
-from ckptctl.schedule.policy import (
-    BestRule,
-    EveryAuto,
-    EveryEpochs,
-    EverySeconds,
-    EverySteps,
-    GpuStable,
-    Interval,
-    Mode,
-    Policy,
-)
-from ckptctl.store.best import mode_in_name
+from ckptctl.schedule.policy import EveryAuto, EveryEpochs, EverySeconds, EverySteps, GpuStable, Interval, Policy
+from ckptctl.store.best import BestBy, Mode
 from ckptctl.units import parse_duration, parse_size
 
 _COUNT: Final = re.compile(r"(\d{1,15})\s*([a-z]+)", re.ASCII | re.IGNORECASE)
@@ -96,22 +86,17 @@ def parse_every(text: str) -> Interval:
     return EverySeconds(_duration(stripped, "--every", also="; or 500steps, 1epoch, auto"))
 
 
-def parse_on_best(text: str) -> BestRule:
-    """`val_loss`, `val_loss:min`, `bleu:max`; without a mode the name tells. Raises BadSchedule."""
+def parse_on_best(text: str) -> BestBy:
+    """`val_loss`, `val_loss:min`, `bleu:max`; without a mode the name must tell. Raises BadSchedule."""
     name, colon, mode = (part.strip() for part in text.rpartition(":"))
     if not colon:
-        name, mode = mode, guess_mode(mode)
-    if not name or mode.lower() not in tuple(Mode):
-        raise BadSchedule(
-            f"--on-best {text!r} is no metric with a mode.",
-            hint="Write the name as the job reports it, and min or max: val_loss, accuracy:max.",
-        )
-    return BestRule(name, Mode(mode.lower()))
-
-
-def guess_mode(metric: str) -> Mode:
-    """What the name says, and min where it says nothing."""
-    return Mode(mode_in_name(metric) or Mode.MIN)
+        name, mode = mode, ""
+    if not name or (colon and mode.lower() not in tuple(Mode)):
+        raise BadSchedule(f"--on-best {text!r} is no metric with a mode.", hint=_BEST_HINT)
+    try:
+        return BestBy.of(name, Mode(mode.lower()) if mode else None)
+    except UsageError as error:
+        raise BadSchedule(f"--on-best: {error.message}", hint=_BEST_HINT) from error
 
 
 def parse_gpu_stable(text: str) -> GpuStable:
@@ -137,6 +122,7 @@ def parse_gpu_stable(text: str) -> GpuStable:
     return GpuStable(tolerance_bytes, window_s, limit_s)
 
 
+_BEST_HINT: Final = "Write the name as the job reports it, and min or max: val_loss, perplexity:min, my_metric:max."
 _GPU_HINT: Final = (
     "Write how much the memory may vary, for how long it is watched, and after how long the snapshot is taken "
     "anyway: 64MiB/10s/5m."
@@ -158,7 +144,7 @@ def _with_mtbf(interval: Interval, mtbf_s: float | None) -> Interval:
     return EveryAuto(mtbf_s) if isinstance(interval, EveryAuto) else interval
 
 
-def _one_mode_each(rules: tuple[BestRule, ...]) -> tuple[BestRule, ...]:
+def _one_mode_each(rules: tuple[BestBy, ...]) -> tuple[BestBy, ...]:
     metrics = [rule.metric for rule in rules]
     twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
     if twice is not None:

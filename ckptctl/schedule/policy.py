@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
+
+from ckptctl.store.best import BestBy
 
 # One interruption a day: on a single machine it is preemption, time limits and people that end jobs, hardly the
 # hardware, which alone would allow intervals of half a day.
@@ -45,21 +46,6 @@ class EveryAuto:
 Interval = EverySteps | EveryEpochs | EverySeconds | EveryAuto
 
 
-class Mode(StrEnum):
-    """Which values of a metric are better."""
-
-    MIN = "min"
-    MAX = "max"
-
-
-@dataclass(frozen=True, slots=True)
-class BestRule:
-    """A snapshot when this metric is better than at every snapshot before."""
-
-    metric: str
-    mode: Mode
-
-
 @dataclass(frozen=True, slots=True)
 class GpuStable:
     """The job's GPU memory varied by no more than `tolerance_bytes` over the last `window_s`.
@@ -79,7 +65,7 @@ class Policy:
     every: tuple[Interval, ...] = ()
     first_after_s: float | None = None
     at_epoch_end: bool = False
-    on_best: tuple[BestRule, ...] = ()
+    on_best: tuple[BestBy, ...] = ()
     when_gpu_stable: GpuStable | None = None
     min_interval_s: float = 0.0
     max_overhead: float | None = None  # the share of time that the job may stand still: 0.05 for 5 %

@@ -10,8 +10,9 @@ from typing import Final
 from ckptctl.schedule.history import History, is_better
 from ckptctl.schedule.intervals import auto_interval_s
 from ckptctl.schedule.observation import Observation, Request
-from ckptctl.schedule.policy import BestRule, EveryAuto, EveryEpochs, EverySeconds, EverySteps, Interval, Mode, Policy
+from ckptctl.schedule.policy import EveryAuto, EveryEpochs, EverySeconds, EverySteps, Interval, Policy
 from ckptctl.schedule.wording import brief, interval_words, since_words
+from ckptctl.store.best import BestBy, Mode
 
 # Sums of floating-point numbers: what is a millisecond away has come.
 TICK_S: Final = 0.001
@@ -127,7 +128,7 @@ def _epoch_end(history: History, observation: Observation) -> Prospect:
     return Prospect(epoch=base + 1)
 
 
-def _best(rule: BestRule, history: History, observation: Observation) -> Prospect:
+def _best(rule: BestBy, history: History, observation: Observation) -> Prospect:
     best = history.best(rule)
     value = observation.progress.metrics.get(rule.metric)
     if value is not None and is_better(rule, value, best):

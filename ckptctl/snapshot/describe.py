@@ -227,7 +227,8 @@ def _mapped_files(images: Images) -> tuple[manifest.MappedFile, ...]:
     files = [file for file in images.open_files.regular if file.file_id in wanted and not _is_deleted(file)]
     unique = {file.path: file for file in files if file.size_bytes is not None}
     return tuple(
-        manifest.MappedFile(path, file.size_bytes or 0, file.build_id or None) for path, file in sorted(unique.items())
+        manifest.MappedFile(path, file.size_bytes or 0, file.build_id or None, file.mode)
+        for path, file in sorted(unique.items())
     )
 
 

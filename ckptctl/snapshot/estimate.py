@@ -29,7 +29,7 @@ class Estimate:
 
     size_bytes: Annotated[int, "about what the snapshot would take on the disk: host and device memory"]
     device_bytes: Annotated[int, "of that, device memory, as far as the driver tells"]
-    frozen_s: Annotated[float | None, "how long the job would stand still; null where the store has no dump of this machine"]
+    frozen_s: Annotated[float | None, "how long the job would stand still; null where no dump of this machine is there"]
     basis: Annotated[str, "what the time is taken from, or why there is none"]
 
 

@@ -81,7 +81,8 @@ def forget(store: Store, run: str, policy: Retention, services: Services) -> For
 def apply_retention(store: Store, run: str, policy: Retention, services: Services) -> Forgotten:
     """What a supervisor does after each snapshot: forget, and delete that from the disk.
 
-    Nothing but what the interrupt raises comes out of it: a run goes on although its old snapshots cannot be removed.
+    Nothing but what the interrupt raises comes out of it: a run goes on although its old snapshots cannot be removed,
+    or a limit cannot be met; `problems` says so.
     A metric that no snapshot has yet keeps nothing. An empty policy keeps everything.
     """
     nothing = Forgotten(run, Judgement(()))
@@ -92,13 +93,11 @@ def apply_retention(store: Store, run: str, policy: Retention, services: Service
             done = _forget(store, run, policy, catalog.list_snapshots(store, run), services)
     except (Locked, FileTrouble, NoSpace) as error:
         return Forgotten(run, Judgement(()), problems=(error.message,))
-    return Forgotten(
-        run, done.judgement, done.removed, done.rubbish, done.users_own, (*done.problems, *delete_rubbish(done))
-    )
+    problems = (*done.judgement.unmet, *done.problems, *_delete_rubbish(done))
+    return Forgotten(run, done.judgement, done.removed, (), done.users_own, problems)
 
 
-def delete_rubbish(forgotten: Forgotten) -> tuple[str, ...]:
-    """Delete what a run's snapshots left in the trash and beside them; what could not be deleted, in sentences."""
+def _delete_rubbish(forgotten: Forgotten) -> tuple[str, ...]:
     problems = []
     for path in forgotten.rubbish:
         try:
@@ -184,10 +183,12 @@ def _condition(entry: Entry) -> Condition:
     """By its manifest, names and sizes, and what was found when its bytes were last read."""
     if entry.too_new:
         return Condition.TOO_NEW
-    verification = entry.labels.verification if entry.labels else None
-    if entry.manifest is None or (verification is not None and not verification.sound):
+    if not entry.sound:
         return Condition.DAMAGED
-    damaged = any(damage.fatal for damage in integrity.verify_structure(entry.folder))
+    try:
+        damaged = any(damage.fatal for damage in integrity.verify_structure(entry.folder))
+    except OSError:  # it is being removed by somebody else
+        damaged = True
     return Condition.DAMAGED if damaged else Condition.SOUND
 
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """The folder of this host: the journal of actions on live jobs, locks on their processes, logs of failed dumps."""
+    """The folder of this host: the journal of actions on live jobs, locks on their processes, logs of failed dumps.
+
+    And who looks after which run here, for a drain of the machine.
+    """
 
     path: Path
 
@@ -35,6 +38,21 @@ class HostState:
     @property
     def failures(self) -> Path:
         return self.path / "failures"
+
+    @property
+    def duties(self) -> Path:
+        """Each `run` and `watch` that is under way."""
+        return self.path / "duties"
+
+    @property
+    def drained(self) -> Path:
+        """While this file exists, no run is started here."""
+        return self.path / "drained.json"
+
+    @property
+    def to_bring_back(self) -> Path:
+        """The runs that a drain has stopped."""
+        return self.path / "to-bring-back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptctl.events import Progress
+from ckptctl.snapshot.labels import note_verification
 from ckptctl.snapshot.services import Services
 from ckptctl.store import integrity, manifest_json
 from ckptctl.store.integrity import Damage
@@ -35,7 +36,7 @@ class Verdict:
 
 
 def verify(folder: SnapshotFolder, *, read_data: bool, services: Services) -> Verdict:
-    """Check the structure and, if asked, every byte. Raises what the interrupt raises."""
+    """Check the structure and, if asked, every byte, which is then written down. Raises what the interrupt raises."""
     found: list[Damage] = list(integrity.verify_structure(folder))
     if read_data:
         try:
@@ -49,6 +50,7 @@ def verify(folder: SnapshotFolder, *, read_data: bool, services: Services) -> Ve
                 services.interrupt,
                 lambda done, total: services.reporter.report(Progress("images", done, total)),
             )
+            note_verification(folder, sound=not any(damage.fatal for damage in found), services=services)
     return Verdict(
         folder=folder.path,
         read_data=read_data,

@@ -43,6 +43,12 @@ class Entry:
         return self.manifest.created if self.manifest else id_time(self.id)
 
     @property
+    def sound(self) -> bool:
+        """As far as its manifest and the last reading of its bytes tell."""
+        verification = self.labels.verification if self.labels else None
+        return self.manifest is not None and (verification is None or verification.sound)
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """Those of the dump, or what was made of them since."""
         if self.labels is not None and self.labels.tags is not None:
@@ -123,9 +129,9 @@ def entry_of(store: Store | None, folder: SnapshotFolder, manifest: Manifest) ->
 
 
 def best_entry(entries: Iterable[Entry], by: BestBy) -> Entry | None:
-    """The best of a run's snapshots by this metric; None where none of them has it."""
+    """The best of a run's sound snapshots by this metric; None where none of them has it."""
     known = {entry.id: entry for entry in entries}
-    ranked = best.best_first(by, [entry.measured for entry in known.values() if entry.measured])
+    ranked = best.best_first(by, [entry.measured for entry in known.values() if entry.measured and entry.sound])
     return known[ranked[0].id] if ranked else None
 
 

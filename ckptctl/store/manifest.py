@@ -154,6 +154,7 @@ class MappedFile:
     path: Annotated[str, "where it was"]
     size_bytes: Annotated[Size, "its size"]
     build_id: Annotated[str | None, "the GNU build id in hexadecimal, where it has one"] = None
+    mode: Annotated[Count | None, "type and permissions (st_mode), as a number; null: not known"] = None
 
 
 @dataclass(frozen=True, slots=True)

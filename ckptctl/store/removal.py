@@ -37,7 +37,7 @@ def require_removable(store: Store, run: str, snapshot_id: str) -> None:
     Raises LastSnapshot, Pinned, files.FileTrouble.
     """
     entries = catalog.list_snapshots(store, run)
-    if not any(entry.manifest for entry in entries if entry.id != snapshot_id):
+    if not any(entry.sound for entry in entries if entry.id != snapshot_id):
         raise LastSnapshot(
             f"Without {snapshot_id} the run {run} has no sound snapshot left.",
             hint="Remove it all the same with --force.",
@@ -56,6 +56,7 @@ def put_in_trash(store: Store, path: Path) -> Path:
 
     Raises files.FileTrouble; then it is where it was.
     """
+    files.make_private_folder(store.trash)
     rubbish = store.trash / f"{path.name}.{os.urandom(4).hex()}"
     try:
         path.rename(rubbish)
@@ -70,7 +71,7 @@ def settle(run: RunFolder, entries: Sequence[Entry]) -> None:
 
     Safe to call again. Raises files.FileTrouble.
     """
-    links.repair(run, [entry.id for entry in entries if entry.manifest])
+    links.repair(run, [entry.id for entry in entries if entry.sound])
     by = best.remembered(run)
     found = catalog.best_entry(entries, by) if by else None
     links.set_best(run, found.id if found else None)

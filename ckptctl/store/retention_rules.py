@@ -112,7 +112,6 @@ def _epochs(policy: Retention, counting: Sequence[Facts]) -> Kept:
     last: dict[int, Facts] = {}
     for facts in counting:
         if facts.epoch is not None:
-            last.pop(facts.epoch, None)  # after a step back in time an epoch is seen again, later than the others
             last[facts.epoch] = facts
     for place, facts in _newest_first(list(last.values()), policy.keep_epochs):
         yield facts.id, Reason(Rule.KEEP_EPOCHS, f"epoch {facts.epoch}", place)

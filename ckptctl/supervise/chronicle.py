@@ -14,6 +14,7 @@ from ckptctl.schedule.history import History
 from ckptctl.schedule.kept import kept, recalled
 from ckptctl.snapshot.dump_request import DumpReport
 from ckptctl.snapshot.services import Services
+from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import supervision
 from ckptctl.supervise.notify import Notification, NotifyEvent
@@ -38,29 +39,55 @@ class Chronicle:
     """Keeps `supervision.json` of a run up to date. A disk that is full ends no supervision: it is said once."""
 
     def __init__(self, care: Care, command: tuple[str, ...], services: Services) -> None:
-        """What an earlier supervisor wrote down of the run is gone on with. Raises SupervisionDamaged, FileTrouble."""
+        """What an earlier supervisor wrote down of the run is gone on with. Raises FileTrouble.
+
+        A record that cannot be read is put aside, which is said: it must not keep a run from going on.
+        """
         self._care = care
+        self._command = command
         self._services = services
         self._written_s = -math.inf
         self._cannot_write = False
         self._next_due_s: float | None = None
         self._report: DumpReport | None = None
-        earlier = supervision.read(care.run.supervision)
-        now = services.now()
-        fresh = Supervision(care.run.name, command, RunState.RUNNING, services.owner, now)
-        self.state = (
-            fresh
-            if earlier is None
-            else dataclasses.replace(earlier, supervisor=services.owner, command=command, updated=now)
+        earlier = self._earlier()
+        fresh = Supervision(care.run.name, command, RunState.RUNNING, services.owner, services.now())
+        self.state = fresh if earlier is None else dataclasses.replace(earlier, supervisor=services.owner)
+
+    def _earlier(self) -> Supervision | None:
+        path = self._care.run.supervision
+        try:
+            return supervision.read(path)
+        except supervision.SupervisionDamaged as error:
+            aside = supervision.put_aside(path)
+            text = f"{error.message} It is kept as {aside.name}, and the run goes on without it."
+            self._services.reporter.report(Caution(text, error.code))
+            return None
+
+    def starts_anew(self, *, for_want_of_snapshots: bool) -> None:
+        """The job is about to start from the beginning: what happened to it before says nothing any more.
+
+        But that it died counts where nobody wanted this: it may do so before its first snapshot each time.
+        """
+        self._change(
+            begun=self._services.now(),
+            outdated=list_ids(self._care.run),
+            command=self._command,
+            deaths=self.state.deaths if for_want_of_snapshots else (),
+            samples=(),
+            last=None,
         )
 
-    def starts_anew(self) -> None:
-        """The job is about to start from the beginning: what happened to it before says nothing any more."""
-        self._change(begun=self._services.now(), deaths=(), samples=(), last=None, schedule=None)
-
     def began(self, job: JobRecord, progress: Progress) -> None:
-        """The job runs."""
-        self._change(state=RunState.RUNNING, job=job, exit_status=None, progress=progress)
+        """The job runs. One that ran before its supervisor did keeps its record."""
+        known = self.state.job
+        same = known is not None and known.identity == job.identity
+        self._change(state=RunState.RUNNING, job=known if same else job, exit_status=None, progress=progress)
+
+    def found(self, job: JobRecord) -> None:
+        """A job that others have started is looked after."""
+        self._change(command=self._command)
+        self.began(job, Progress())
 
     def looked(self, look: Look) -> None:
         """The job was looked at; written down every few seconds."""
@@ -126,6 +153,15 @@ class Chronicle:
     def remember(self, history: History) -> None:
         """What the schedule remembers, for the supervisor that comes next; written down with the next change."""
         self.state = dataclasses.replace(self.state, schedule=kept(history, self._services.owner.boot_id))
+
+    def ending(self) -> None:
+        """The job is about to be ended on request: that it then ends well must not be taken for the end of its work."""
+        self._change(state=RunState.STOPPED)
+
+    def could_not_begin(self) -> None:
+        """The job does not run, as far as anybody knows."""
+        if self.state.state is RunState.RUNNING:
+            self._change(state=RunState.STOPPED, job=None)
 
     def forget_deaths(self) -> None:
         """A person has been told of them; whoever starts the run again has mended it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,12 @@ from ckptctl.process import control, proc
 from ckptctl.process.identity import NoSuchProcess, ProcessId
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.store.layout import RunFolder
-from ckptctl.supervise.exits import JobExit, Watch
+from ckptctl.supervise.exits import JobExit, Watch, forget_exit, read_exit
 from ckptctl.supervise.launch import STATUS_VARIABLE
 
 KEEPER: Final = "keeper.py"
 _END_TIMEOUT_S: Final = 30.0
+_CLOCKS_DIFFER_S: Final = 2.0
 
 
 class Job:
@@ -35,6 +37,14 @@ class Job:
     def exit(self) -> JobExit | None:
         """How the job ended; None while it runs, and where nobody could say. Raises FileTrouble."""
         return self._watch.job_exit()
+
+    @property
+    def root_status(self) -> int | None:
+        """How the root itself ended, -N for signal N: as the job did, for a keeper that was not killed.
+
+        None while it runs, and where it was no child of ours.
+        """
+        return self._watch.keeper_status
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the root; a keeper passes it on to the job."""
@@ -63,6 +73,18 @@ def end_all(tree: Sequence[ProcessId]) -> bool:
     for process in tree:
         control.reap(process)
     return gone
+
+
+def forget_former_exit(run: RunFolder, keeper: ProcessId) -> None:
+    """Remove what says how the job ended if that was before this keeper began, which somebody has restored since.
+
+    Raises FileTrouble.
+    """
+    found = read_exit(run.job_exit)
+    ticks_s = os.sysconf("SC_CLK_TCK")
+    runs_for_s = time.clock_gettime(time.CLOCK_BOOTTIME) - keeper.start_ticks / ticks_s
+    if found is not None and time.time() - found.ended_s > runs_for_s + _CLOCKS_DIFFER_S:
+        forget_exit(run.job_exit)
 
 
 def find_strays(run: RunFolder) -> tuple[ProcessId, ...]:

@@ -34,7 +34,8 @@ class Care:
     """How a job is looked after, whoever started it.
 
     `open_progress` gives a reader of how far the training is, which knows nothing yet; it is asked anew after each
-    restore. `grace_s`: how long the job has after a signal, last snapshot included. `metric` is drawn by `status`.
+    restore, and told where in which logs to begin (offsets in bytes; 0 for those not named). `grace_s`: how long the
+    job has after a signal, last snapshot included. `metric` is drawn by `status`.
     """
 
     store: Store
@@ -43,7 +44,7 @@ class Care:
     manner: Manner
     reactions: Mapping[signal.Signals, Reaction]
     grace_s: float
-    open_progress: Callable[[], Callable[[], Progress]]
+    open_progress: Callable[[Mapping[Path, int]], Callable[[], Progress]]
     around: Around
     metric: str | None = None
 

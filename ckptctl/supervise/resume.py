@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from ckptctl.criu.failures import CriuRestoreFailed
-from ckptctl.errors import CkptctlError
+from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import select
@@ -23,12 +24,20 @@ from ckptctl.store.catalog import list_ids
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Progress
 from ckptctl.store.manifest_json import ManifestDamaged
-from ckptctl.store.names import id_time
 from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch, forget_exit
-from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays
+from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays, forget_former_exit
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
+
+_IDS_TAKEN: Final = frozenset({"criu.pid-taken", "criu.thread-id-taken"})
+
+
+class RunLives(CkptctlError):
+    """A run was to start from the beginning, but its job still runs."""
+
+    code = "E_RUN_LIVES"
+    exit_status = ExitStatus.LOCKED
 
 
 class Beginning(Enum):
@@ -55,38 +64,53 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was before: only snapshots since `begun` count, when the run was last started from the beginning.
+    """What was before.
 
-    `on_root` hears of the root of a new tree before the job runs.
+    `outdated`: snapshots from before the run was last started from the beginning, which do not count. `command`: what
+    it was started with, empty where it never was. `on_root` hears of the root of a new tree before the job runs.
     """
 
-    begun: datetime | None
+    outdated: frozenset[str]
+    command: tuple[str, ...]
     on_root: Callable[[ProcessId], None]
 
 
 def begin(care: Care, wanted: Start, services: Services, before: Before) -> Begun:
     """Take over the job that lives, else restore it, else start it; what was done is said in one line.
 
-    Raises what `restore` and `launch.start` raise: a
-    run whose snapshots cannot be restored here does not begin anew, which would be to lose them unsaid.
+    Raises RunLives where a job that lives was to be started anew, and what `restore` and `launch.start` raise: a run
+    whose snapshots cannot be restored here does not begin anew, which would be to lose them unsaid.
     """
-    say = services.reporter.report
     living = find_keeper(care.run)
     if living is not None:
-        say(Notice(f"The job of the run {care.run.name} lives (pid {living.pid}): it is taken over."))
-        return Begun(Job(living, care.run.job_exit), Beginning.TAKEN_OVER, _sizes(care.run))
+        return _take_over(care, wanted, services, before, living)
     strays = find_strays(care.run)
     if strays:
         end_all(strays)
-        text = f"Processes of the job that lived on without its keeper are ended: {_pids(strays)}."
-        say(Caution(text, "W_STRAYS"))
-    ids = _ids(care.run, before.begun)
+        text = f"Processes of the job that had lost their keeper are ended, they would disturb it: {_pids(strays)}."
+        services.reporter.report(Caution(text, "W_STRAYS"))
+    ids = [name for name in list_ids(care.run) if name not in before.outdated]
     if wanted.resume and ids:
-        return _resume(care, wanted, services, ids)
+        return _resume(care, wanted, services, before, ids)
     services.interrupt.check()
     begun = _start(care, wanted, services, before.on_root)
-    say(Notice(f"The run {care.run.name} starts from the beginning (pid {begun.job.root.pid})."))
+    why = "it has no snapshot yet" if wanted.resume else "as asked"
+    text = f"The run {care.run.name} starts from the beginning, {why} (pid {begun.job.root.pid})."
+    services.reporter.report(Notice(text))
     return begun
+
+
+def _take_over(care: Care, wanted: Start, services: Services, before: Before, keeper: ProcessId) -> Begun:
+    if not wanted.resume:
+        raise RunLives(
+            f"The job of the run {care.run.name} still runs (pid {keeper.pid}), and was not started anew.",
+            hint=f"End it first (kill {keeper.pid}), or leave --no-resume away to look after it.",
+        )
+    forget_former_exit(care.run, keeper)
+    job = Job(keeper, care.run.job_exit)
+    services.reporter.report(Notice(f"The job of the run {care.run.name} still runs (pid {keeper.pid}): taken over."))
+    _say_other_command(wanted, services, before)
+    return Begun(job, Beginning.TAKEN_OVER, _sizes(care.run))
 
 
 def _start(care: Care, wanted: Start, services: Services, on_root: Callable[[ProcessId], None]) -> Begun:
@@ -108,50 +132,41 @@ def _start(care: Care, wanted: Start, services: Services, on_root: Callable[[Pro
     return Begun(Job(launched.keeper, care.run.job_exit, launched.watch), Beginning.STARTED, before)
 
 
-def _resume(care: Care, wanted: Start, services: Services, ids: Sequence[str]) -> Begun:
+def _resume(care: Care, wanted: Start, services: Services, before: Before, ids: Sequence[str]) -> Begun:
     """From the newest snapshot that can be restored; why newer ones were passed over is said."""
-    failures: list[CkptctlError] = []
-    before = _sizes(care.run)
-    for chosen in _candidates(care, services, ids, failures):
+    sizes = _sizes(care.run)
+    chosen, restored = _restore_newest(care, wanted, services, ids)
+    step = chosen.manifest.progress.step
+    at = f", at step {step}" if step is not None else ""
+    text = f"The run {care.run.name} goes on from {chosen.manifest.id}{at} (pid {restored.root.pid})."
+    services.reporter.report(Notice(text))
+    _say_other_command(wanted, services, before)
+    cut = {item.path: item.size_bytes for item in restored.report.rolled_back}
+    job = Job(restored.root, care.run.job_exit, Watch(restored.root, care.run.job_exit, restored.child))
+    return Begun(job, Beginning.RESTORED, {**sizes, **cut}, chosen.manifest.id, chosen.manifest.progress)
+
+
+def _restore_newest(
+    care: Care, wanted: Start, services: Services, ids: Sequence[str]
+) -> tuple[select.Chosen, Restored]:
+    candidates = _newest_first(care.run, ids)
+    first: CkptctlError | None = None
+    for number, name in enumerate(candidates, 1):
         try:
-            restored = _restore(chosen, wanted, care, services)
-        except (CriuRestoreFailed, NotReturned, SnapshotDamaged) as error:
-            failures.append(error)
-            text = f"The snapshot {chosen.manifest.id} could not be restored: {error.message} The one before is tried."
-            services.reporter.report(Caution(text, error.code))
-            continue
-        step = chosen.manifest.progress.step
-        at = f" at step {step}" if step is not None else ""
-        text = f"The run {care.run.name} goes on from {chosen.manifest.id}{at} (pid {restored.root.pid})."
-        services.reporter.report(Notice(text))
-        cut = {item.path: item.size_bytes for item in restored.report.rolled_back}
-        job = Job(restored.root, care.run.job_exit, Watch(restored.root, care.run.job_exit, restored.child))
-        return Begun(job, Beginning.RESTORED, {**before, **cut}, chosen.manifest.id, chosen.manifest.progress)
-    raise failures[0]
+            chosen = select.choose(care.store, name, care.run.name, services)
+            return chosen, _restore(chosen, wanted, care, services)
+        except (ManifestDamaged, NothingMatched, CriuRestoreFailed, NotReturned, SnapshotDamaged) as error:
+            first = first or error
+            then = "The one before it is tried." if number < len(candidates) else "There is none before it."
+            services.reporter.report(Caution(f"{name}: {error.message} {then}", error.code))
+    assert first is not None
+    raise first
 
 
-def _ids(run: RunFolder, begun: datetime | None) -> tuple[str, ...]:
-    """The snapshots of this course of the run, oldest first."""
-    since = begun.replace(microsecond=0) if begun else None
-    return tuple(name for name in list_ids(run) if since is None or id_time(name) >= since)
-
-
-def _candidates(
-    care: Care, services: Services, ids: Sequence[str], failures: list[CkptctlError]
-) -> Iterator[select.Chosen]:
-    """`latest` (or `backup`, where that is damaged), then every older one, newest first."""
-    newest = links.target(care.run, care.run.latest)
-    older = [name for name in reversed(ids) if newest is None or name < newest]
-    tried = set()
-    for selector in ("latest", *older) if newest in ids else older:
-        try:
-            chosen = select.choose(care.store, selector, care.run.name, services)
-        except (ManifestDamaged, NothingMatched) as error:
-            failures.append(error)
-            continue
-        if chosen.folder.name not in tried:
-            tried.add(chosen.folder.name)
-            yield chosen
+def _newest_first(run: RunFolder, ids: Sequence[str]) -> tuple[str, ...]:
+    """`latest` is the newest whatever the clock said when it was taken; then `backup`, then the others by time."""
+    named = [links.target(run, link) or "" for link in (run.latest, run.backup)]
+    return tuple(dict.fromkeys(name for name in (*named, *reversed(ids)) if name in ids))
 
 
 def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Services) -> Restored:
@@ -160,10 +175,21 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
     care.run.job_status.unlink(missing_ok=True)
     try:
         return restore(_request(chosen, wanted, new_pid_namespace=False), services)
-    except PidsTaken as error:
-        text = f"{error.message} The job gets a PID namespace of its own."
-        services.reporter.report(Caution(text, error.code))
+    except (PidsTaken, CriuRestoreFailed) as error:
+        # Somebody may also have taken one of them after it was seen to be free.
+        if isinstance(error, CriuRestoreFailed) and error.failure.code not in _IDS_TAKEN:
+            raise
+        services.reporter.report(Caution(f"{error.message} The job gets a PID namespace of its own.", error.code))
     return restore(_request(chosen, wanted, new_pid_namespace=True), services)
+
+
+def _say_other_command(wanted: Start, services: Services, before: Before) -> None:
+    if before.command and before.command != wanted.command:
+        text = (
+            f"The run goes on with the command that it was started with: {shlex.join(before.command)}. "
+            "For the new one, start it from the beginning (--no-resume) or as a run of its own (--run)."
+        )
+        services.reporter.report(Caution(text, "W_OTHER_COMMAND"))
 
 
 def _pids(processes: Iterable[ProcessId]) -> str:
@@ -182,5 +208,4 @@ def _request(chosen: select.Chosen, wanted: Start, *, new_pid_namespace: bool) -
         verified=chosen.verified,
         files=wanted.files,
         new_pid_namespace=new_pid_namespace,
-        criu_options=(),
     )

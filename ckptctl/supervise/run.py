@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ckptctl.command import describe_status
-from ckptctl.errors import ExitStatus
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.events import Notice
 from ckptctl.files import make_private_folder
 from ckptctl.interrupt import Terminated
 from ckptctl.process import control
@@ -21,17 +22,19 @@ from ckptctl.store import locks
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import resume
-from ckptctl.supervise.chronicle import Chronicle
+from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.console import Console, Stream
 from ckptctl.supervise.deaths import IN_A_ROW, is_loop
 from ckptctl.supervise.diary import LOG_NAME, Diary
+from ckptctl.supervise.exits import read_exit
+from ckptctl.supervise.job import find_keeper
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care, Start
 from ckptctl.supervise.reactions import AskedToStop, Signals
 from ckptctl.supervise.resume import Beginning, Begun
 from ckptctl.supervise.snapshots import Snapshots
 from ckptctl.supervise.supervision import JobRecord, RunState
-from ckptctl.supervise.supervisor import Ending, Supervisor
+from ckptctl.supervise.supervisor import Ending, Hands, Supervisor, ending_of
 
 _PARTING_S: Final = 10.0
 
@@ -50,49 +53,86 @@ def run(care: Care, wanted: Start, services: Services, signals: Signals) -> int:
     """
     # Ended processes of the job must not keep its pids from the next restore.
     control.adopt_orphans()
-    with alone(care, services):
-        chronicle = Chronicle(care, wanted.command, services)
-        if wanted.resume and chronicle.state.state is RunState.FINISHED:
-            chronicle.say(f"The run {care.run.name} has come to its end already; --no-resume starts it anew.")
-            return ExitStatus.DONE
-        with listening(care):
-            return _run_again_and_again(care, wanted, chronicle, services, signals)
+    asked = replace(services, interrupt=AskedToStop(signals, care.reactions))
+    try:
+        with alone(care, asked):
+            chronicle = Chronicle(care, wanted.command, services)
+            before = _ended_before(care, chronicle) if wanted.resume else None
+            if before is not None:
+                return before
+            with listening(care):
+                return _run_again_and_again(_Course(care, chronicle, asked, signals), wanted)
+    except Terminated as error:
+        services.reporter.report(Notice(f"{error.message} {error.hint}"))
+        return ExitStatus.TRY_AGAIN
 
 
-def _run_again_and_again(care: Care, wanted: Start, chronicle: Chronicle, services: Services, signals: Signals) -> int:
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A run that is looked after; `services` end what they do when a signal asks for it."""
+
+    care: Care
+    chronicle: Chronicle
+    services: Services
+    signals: Signals
+
+
+def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
+    """The exit status where nothing is to be run any more; None where there is.
+
+    A job whose supervisor was killed may have come to its end since, and its keeper has written that down.
+    """
+    run = care.run
+    if chronicle.state.state in (RunState.RUNNING, RunState.LEFT) and find_keeper(run) is None:
+        found = read_exit(run.job_exit)
+        if found is not None:
+            chronicle.say(f"The job of the run {run.name} has ended while nobody looked after it.")
+            chronicle.looked(Look(care.open_progress({})(), ""))
+            status = ended(care, ending_of(found), chronicle).status
+            return status if status in (ExitStatus.DONE, ExitStatus.DO_NOT_REQUEUE) else None
+    if chronicle.state.state is RunState.FINISHED:
+        chronicle.say(f"The run {run.name} has come to its end already; --no-resume starts it from the beginning.")
+        return ExitStatus.DONE
+    return None
+
+
+def _run_again_and_again(course: _Course, wanted: Start) -> int:
     left = wanted.restarts
     while True:
-        ending = _run_once(care, wanted, chronicle, services, signals)
+        ending = _run_once(course, wanted)
         if ending.state is not RunState.DIED or ending.status == ExitStatus.DO_NOT_REQUEUE or left <= 0:
             return ending.status
         left -= 1
         wanted = replace(wanted, resume=True)
-        chronicle.say(f"The job is brought back; {left} more times at the most.")
+        more = "once more" if left == 1 else f"{left} times more" if left else "not again after that"
+        course.chronicle.say(f"The job is brought back ({more}).")
 
 
-def _run_once(care: Care, wanted: Start, chronicle: Chronicle, services: Services, signals: Signals) -> Ending:
+def _run_once(course: _Course, wanted: Start) -> Ending:
     """From the beginning of the job to its end, or until it is to be left alone."""
+    care, chronicle, services = course.care, course.chronicle, course.services
     snapshots = Snapshots(care.store, care.run.name, care.manner, care.around.hooks, services)
 
     def on_root(root: ProcessId) -> None:
-        chronicle.starts_anew()
+        chronicle.starts_anew(for_want_of_snapshots=wanted.resume)
         chronicle.began(JobRecord(root.pid, root.start_ticks, services.now()), Progress())
 
-    asked = AskedToStop(signals, care.reactions)
+    former = () if chronicle.state.begun is None else chronicle.state.command
+    before = resume.Before(frozenset(chronicle.state.outdated), former, on_root)
+    asked = replace(snapshots.services(), interrupt=services.interrupt)
     try:
-        services_now = replace(snapshots.services(), interrupt=asked)
-        begun = resume.begin(care, wanted, services_now, resume.Before(chronicle.state.begun, on_root))
-    except Terminated as error:
-        chronicle.say(
-            f"{error.message} The job of the run {care.run.name} does not run; the same command brings it back."
-        )
-        return Ending(RunState.STOPPED, ExitStatus.TRY_AGAIN)
-    progress = begun.progress or Progress()
+        begun = resume.begin(care, wanted, asked, before)
+    except CkptctlError:
+        chronicle.could_not_begin()
+        raise
     root = begun.job.root
-    chronicle.began(JobRecord(root.pid, root.start_ticks, services.now(), begun.snapshot_id), progress)
+    record = JobRecord(root.pid, root.start_ticks, services.now(), begun.snapshot_id)
+    chronicle.began(record, begun.progress or Progress())
     if begun.how is Beginning.RESTORED:
         chronicle.tell(NotifyEvent.RESUMED, f"The job goes on from {begun.snapshot_id}.")
-    supervisor = Supervisor(care, snapshots, chronicle, signals, services)
+    # What an earlier course of the run has left in its logs says nothing of this one.
+    read_progress = care.open_progress(begun.shown_from if begun.how is Beginning.STARTED else {})
+    supervisor = Supervisor(care, Hands(snapshots, chronicle, course.signals), read_progress, services)
     history = history_of(care, begun, chronicle)
     try:
         with _shown(care, begun, wanted):
@@ -127,7 +167,7 @@ def ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
         if is_loop(chronicle.state.deaths):
             step = chronicle.state.deaths[-1].step
             where = f" at step {step}" if step is not None else ""
-            text = f"{text} That was the {IN_A_ROW}rd time in a row{where}: it is not to be started again like this."
+            text = f"{text} That was the {IN_A_ROW}rd time in a row{where}: starting it again will not help."
             chronicle.alert("W_CRASH_LOOP", text, NotifyEvent.CRASH_LOOP)
             chronicle.forget_deaths()
             return replace(ending, status=ExitStatus.DO_NOT_REQUEUE)

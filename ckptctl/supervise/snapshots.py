@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Event, Reporter
@@ -17,6 +18,9 @@ from ckptctl.store.layout import Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.retention import Retention
 from ckptctl.supervise.hooks import HookEvent, HookFacts, Hooks
+
+# Another ckptctl that works on the job or in its run, to forget snapshots say, is waited for this long at the least.
+_PATIENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,12 @@ class Snapshots:
 
         A signal is looked at once the snapshot is complete: it may be the reason to be glad of it.
         """
-        return dataclasses.replace(self._services, machine=read_machine(), interrupt=Never(), reporter=self._reporter)
+        wait_s, fresh = max(self._services.lock_wait_s, _PATIENCE_S), read_machine()
+        # Those of criu's file, which do not change, were added when the services were made.
+        machine = dataclasses.replace(fresh, capabilities=fresh.capabilities | self._services.machine.capabilities)
+        return dataclasses.replace(
+            self._services, machine=machine, interrupt=Never(), reporter=self._reporter, lock_wait_s=wait_s
+        )
 
     def _run_hook(self, event: HookEvent, facts: HookFacts, limit_s: float | None) -> str | None:
         """What went wrong with the hook; None where nothing did."""

@@ -113,6 +113,7 @@ class Supervision:
     supervisor: Annotated[Owner, "the ckptctl that wrote this"]
     updated: Annotated[datetime, "when it was written"]
     begun: Annotated[datetime | None, "when the job was last started from the beginning; null if not by `run`"] = None
+    outdated: Annotated[tuple[str, ...], "snapshots from before that, from which it is not resumed"] = ()
     job: Annotated[JobRecord | None, "the job; null once it has ended"] = None
     exit_status: Annotated[int | None, "how the job ended: its exit status, or -N for signal N"] = None
     progress: Annotated[Progress, "how far the training is"] = dataclasses.field(default_factory=Progress)
@@ -124,6 +125,11 @@ class Supervision:
     alerts: Annotated[tuple[Alert, ...], "what a person should know of, oldest first"] = ()
     samples: Annotated[tuple[Sample, ...], "the job over time, oldest first"] = ()
     schedule: Annotated[Kept | None, "what the schedule remembers"] = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it died at the same step again and again: the deaths are forgotten once a person was told."""
+        return self.state is RunState.DIED and not self.deaths
 
     def with_death(self, death: Death) -> Supervision:
         """The job has died."""
@@ -149,6 +155,16 @@ class Supervision:
 def write(path: Path, supervision: Supervision) -> None:
     """Replace the record. Raises files.FileTrouble and files.NoSpace."""
     files.write_atomically(path, codec.dumps(supervision, version=_VERSION))
+
+
+def put_aside(path: Path) -> Path:
+    """Give a record that cannot be read another name, and return that. Raises files.FileTrouble."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise files.trouble(error, f"{path} cannot be renamed") from error
+    return aside
 
 
 def read(path: Path) -> Supervision | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -15,8 +16,11 @@ from ckptctl.schedule.observation import Observation, Request
 from ckptctl.snapshot.recover import recover
 from ckptctl.snapshot.retention import apply_retention
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.standing import JobLeft
 from ckptctl.store import links
+from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
+from ckptctl.supervise.exits import JobExit
 from ckptctl.supervise.gauges import Gauges
 from ckptctl.supervise.job import Job, end_all, find_strays
 from ckptctl.supervise.notices.notice import Notice as Warned
@@ -49,20 +53,28 @@ class Ending:
     job_status: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a supervisor works with: who takes snapshots, who is told of everything, and what it is asked for."""
+
+    snapshots: Snapshots
+    chronicle: Chronicle
+    signals: Signals
+
+
 class Supervisor:
     """Looks after one job until it ends, or is to be left."""
 
-    def __init__(
-        self, care: Care, snapshots: Snapshots, chronicle: Chronicle, signals: Signals, services: Services
-    ) -> None:
+    def __init__(self, care: Care, hands: Hands, read_progress: Callable[[], Progress], services: Services) -> None:
         self._care = care
-        self._snapshots = snapshots
-        self._chronicle = chronicle
-        self._signals = signals
+        self._snapshots = hands.snapshots
+        self._chronicle = hands.chronicle
+        self._signals = hands.signals
         self._services = services
-        self._read_progress = care.open_progress()
+        self._read_progress = read_progress
         self._requested: Request | None = None
         self._noticed: Warned | None = None
+        self._stays = False  # the file that asks for a snapshot
         self._next_look_s = self._next_sample_s = 0.0
 
     def look_after(self, job: Job, history: History) -> Ending:
@@ -82,9 +94,7 @@ class Supervisor:
 
     def _look(self, job: Job) -> None:
         care, now_s = self._care, time.monotonic()
-        asked = care.run.snapshot_request
-        if asked.exists():
-            asked.unlink(missing_ok=True)
+        if self._is_asked_by_file():
             self._requested = Request.FILE
         gpu_bytes = self._gauges.gpu_bytes() if care.policy.when_gpu_stable else None
         observation = Observation(now_s, self._read_progress(), gpu_bytes, self._requested)
@@ -97,6 +107,22 @@ class Supervisor:
         if decision.due:
             self._requested = None
             self._take(job, Order(decision.note, observation.progress))
+
+    def _is_asked_by_file(self) -> bool:
+        """Whether somebody has created the file that asks for a snapshot; it is taken away."""
+        asked = self._care.run.snapshot_request
+        try:
+            asked.unlink()
+        except FileNotFoundError:
+            self._stays = False
+            return False
+        except OSError as error:
+            if not self._stays:
+                text = f"{asked} cannot be removed ({error.strerror}): one snapshot is taken for it, and no more."
+                self._chronicle.alert("W_REQUEST", text)
+            stayed, self._stays = self._stays, True
+            return not stayed
+        return True
 
     def _tell(self, alerts: tuple[Alert, ...]) -> None:
         for alert in alerts:
@@ -119,20 +145,29 @@ class Supervisor:
             if job.ended(_ENDING_S):
                 return error  # it came to its end meanwhile, which is looked at next
             self.history = snapshot_failed(self.history, time.monotonic(), error.message)
+            self._chronicle.remember(self.history)
             self._chronicle.failed(error)
             if not isinstance(error, Prevented):
-                # What could not be taken back is tried once more; this process will not end for a long time.
-                recover(self._snapshots.services())
+                self._mend()
             return error
         ended_s = time.monotonic()
         taken = Taken(began_s, ended_s, order.progress, paused_s(report))
         self.history = snapshot_ended(self._care.policy, self.history, taken)
+        self._chronicle.remember(self.history)
         self._chronicle.saved(report, order, ended_s - began_s)
-        step = "" if order.progress.step is None else f" at step {order.progress.step}"
+        step = f"step {order.progress.step}"
+        at = "" if order.progress.step is None or step in order.reason else f" at {step}"
         stood = format_duration(paused_s(report))
-        self._chronicle.say(f"Snapshot {report.id}{step}: {order.reason}. The job stood still for {stood}.")
+        self._chronicle.say(f"Snapshot {report.id}{at} ({order.reason}). The job stood still for {stood}.")
         self._retain()
         return None
+
+    def _mend(self) -> None:
+        """Try once more to take back what could not be; this process will not end for a long time."""
+        try:
+            recover(self._snapshots.services())
+        except CkptctlError as error:
+            self._chronicle.alert(error.code, f"What the failed snapshot left is not mended yet: {error.message}")
 
     def _retain(self) -> None:
         """Let go what is not to be kept."""
@@ -197,6 +232,9 @@ class Supervisor:
             return self._stop(job, left_s)
         order = Order(cause, self._read_progress(), last=True, limit_s=left_s * _SHARE_OF_HOOKS)
         error = self._take(job, order)
+        if isinstance(error, JobLeft):
+            # What it would do from here on is not in its snapshot, and would be done twice.
+            return replace(self._stop(job, 0.0), state=RunState.SAVED)
         if error is None:
             # It has ended with its snapshot; what is waited for is that its parent, maybe we, has noticed.
             job.ended(_MARGIN_S)
@@ -204,14 +242,16 @@ class Supervisor:
         if job.ended(0):
             return self._ended_by_itself(job)
         if self._newest_id() is None:
-            text = f"The job has no snapshot and is not ended: it runs on (pid {job.root.pid}), and can be taken over."
+            text = f"The job has no snapshot, so it is not ended: it runs on (pid {job.root.pid}), to be taken over."
             self._chronicle.alert("W_LEFT", text)
             return Ending(RunState.LEFT, error.exit_status)
         self._chronicle.say(self._newest())
         return self._stop(job, max(0.0, until_s - time.monotonic()))
 
     def _stop(self, job: Job, grace_s: float) -> Ending:
-        if not job.end(grace_s):
+        self._chronicle.ending()
+        gone = job.end(grace_s)
+        if not gone or not end_all(find_strays(self._care.run)):
             text = f"The job (pid {job.root.pid}) does not end: its processes wait inside the kernel."
             self._chronicle.alert("W_JOB_LEFT", text)
         found = job.exit()
@@ -220,13 +260,13 @@ class Supervisor:
 
     def _ended_by_itself(self, job: Job) -> Ending:
         found = job.exit()
-        if found is None:
-            # Whoever killed the keeper killed what could have told, and maybe not what it kept.
-            end_all(find_strays(self._care.run))
-            return Ending(RunState.DIED, 128 + signal.SIGKILL, -signal.SIGKILL)
-        state = RunState.FINISHED if found.status == 0 else RunState.DIED
-        self._read_last_progress()
-        return Ending(state, found.shell_status, found.status)
+        if found is not None:
+            self._read_last_progress()
+            return ending_of(found)
+        # Whoever killed the keeper killed what could have told, and maybe not what it kept. One that could not write,
+        # on a full disk perhaps, has at least ended as its job did.
+        end_all(find_strays(self._care.run))
+        return ending_with(-signal.SIGKILL if job.root_status is None else job.root_status)
 
     def _read_last_progress(self) -> None:
         """What the job reported in the last moments of its life."""
@@ -247,3 +287,14 @@ class Supervisor:
             return "There is no snapshot of this run."
         step = f" of step {last.step}" if last and last.id == found and last.step is not None else ""
         return f"The newest snapshot{step} is complete and on the disk: {found}."
+
+
+def ending_of(found: JobExit) -> Ending:
+    """The ending of a job that has ended by itself."""
+    return ending_with(found.status)
+
+
+def ending_with(status: int) -> Ending:
+    """The same from its exit status, -N for signal N."""
+    state = RunState.FINISHED if status == 0 else RunState.DIED
+    return Ending(state, status if status >= 0 else 128 - status, status)

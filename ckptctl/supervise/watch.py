@@ -9,7 +9,6 @@ from ckptctl.errors import ExitStatus
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
 from ckptctl.snapshot.services import Services
-from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle
 from ckptctl.supervise.job import Job
 from ckptctl.supervise.plan import Care
@@ -17,7 +16,7 @@ from ckptctl.supervise.reactions import Signals
 from ckptctl.supervise.run import alone, ended, listening
 from ckptctl.supervise.snapshots import Snapshots
 from ckptctl.supervise.supervision import JobRecord, RunState
-from ckptctl.supervise.supervisor import Ending, Supervisor
+from ckptctl.supervise.supervisor import Ending, Hands, Supervisor
 
 
 def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Services, signals: Signals) -> int:
@@ -33,9 +32,9 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
         earlier = chronicle.history(time.monotonic()) if known and known.identity == root else None
         job = Job(root, care.run.job_exit)
         try:
-            chronicle.began(JobRecord(root.pid, root.start_ticks, services.now()), Progress())
+            chronicle.found(JobRecord(root.pid, root.start_ticks, services.now()))
             chronicle.say(f"The job {root.pid} is watched; its snapshots go to the run {care.run.name}.")
-            supervisor = Supervisor(care, snapshots, chronicle, signals, services)
+            supervisor = Supervisor(care, Hands(snapshots, chronicle, signals), care.open_progress({}), services)
             ending = supervisor.look_after(job, earlier or remembered.started(time.monotonic()))
         finally:
             job.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,6 +310,20 @@ def test_a_snapshot_is_judged_for_the_files_as_they_will_be_treated(
     amiss = {one["check"]: one["level"] for one in result["findings"] if one["level"] in ("warning", "error")}
     assert amiss == ({check: level} if check else {})
     ckptctl("restore", "latest", "--files", files).check(status)
+
+
+@pytest.mark.requires_criu
+def test_changed_permissions_are_put_back_as_is_told(counting: Shape, ckptctl: CommandLine) -> None:
+    ckptctl("dump", "--pid", str(counting.pid)).check()
+    at_the_dump = counting.steps()
+    counting.log.chmod(0o600)
+    found = finding(result_of(ckptctl, "--snapshot", "latest"), "file-mode")
+    assert found["level"] == "error"
+    ckptctl("restore", "latest").check(5)
+    subprocess.run(shlex.split(found["remedy"].removeprefix("Put them back: ")), check=True)
+    assert result_of(ckptctl, "--snapshot", "latest")["ready"]
+    ckptctl("restore", "latest").check()
+    counting.wait_steps(at_the_dump + 3)
 
 
 @pytest.mark.requires_criu

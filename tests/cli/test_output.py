@@ -182,6 +182,13 @@ def test_a_terminal_shows_the_step_at_hand_on_one_line_and_takes_it_away(monkeyp
     assert screen.getvalue() == shown
 
 
+def test_a_sentence_with_no_step_at_hand_leaves_the_line_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    reporters.choose(json=False, quiet=False, verbose=False, stream=screen).report(Notice("done"))
+    assert screen.getvalue() == "done\n"
+
+
 @pytest.mark.parametrize("term", ["dumb", None])
 def test_a_terminal_that_cannot_go_back_gets_plain_lines(term: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term) if term else monkeypatch.delenv("TERM", raising=False)

@@ -36,6 +36,11 @@ def let_go(shape: Shape, _finding: Any) -> None:
     os.kill(shape.pid, signal.SIGUSR1)
 
 
+def unmap(shape: Shape, _finding: Any) -> None:
+    """Let the job take its mapping away."""
+    os.kill(shape.pid, signal.SIGUSR2)
+
+
 def end_tracer(_shape: Shape, finding: Any) -> None:
     os.kill(int(finding["data"]["tracer"]), signal.SIGKILL)
 
@@ -56,6 +61,7 @@ MENDED_LIVE = (
     ("socket-kind", Start("other_descriptors --kind vsock"), let_go),
     ("socket-kind", Start("other_descriptors --kind mptcp"), let_go),
     ("device", Start("device --path /dev/fuse"), let_go),
+    ("device-mapping", Start("device --path /dev/loop0 --only-mapped"), unmap),
     ("unix-stream-outside", Start("unix_outside --kind stream"), let_go),
     ("unix-stream-outside", Start("unix_outside --kind pair"), let_go),
     ("unix-unaccepted", Start("unix_outside --kind unaccepted"), let_go),

@@ -1,10 +1,11 @@
 """A training run on the fake GPU: updates its device memory every step and prints what a digest of it is.
 
-usage: train.py STEPS [--bytes N] [--gpu INDEX] [--pause SECONDS] [--fork-worker] [--managed] [--cpu-parent COUNT]
+usage: train.py STEPS [--bytes N] [--gpu INDEX] [--pause SECONDS] [--fork-worker | --spawn-worker] [--managed]
+                [--cpu-parent COUNT]
 
 Two runs with the same arguments print the same lines. With --fork-worker a child is forked once CUDA is in use, as a
-DataLoader does; with --cpu-parent COUNT the program itself stays off the GPU and COUNT children use it, each of
-which writes its lines to a file `child-N` in the working folder.
+DataLoader does; with --spawn-worker it is started anew. With --cpu-parent COUNT the program itself stays off the GPU
+and COUNT children use it, each of which writes its lines to a file `child-N` in the working folder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import subprocess
 import sys
 import time
 import zlib
@@ -40,6 +42,8 @@ def train(options: argparse.Namespace, gpu: int, out: TextIO) -> None:
         while os.getppid() != 1:
             time.sleep(0.1)
         os._exit(0)
+    if options.spawn_worker:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.DEVNULL)
     for step in range(1, options.steps + 1):
         check(cuda.fakegpuStep(pointer, size, gpu * 1000 + step))
         check(cuda.cuMemcpyDtoH_v2(host, pointer, size))
@@ -54,6 +58,7 @@ def main() -> None:
     parser.add_argument("--gpu", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.01)
     parser.add_argument("--fork-worker", action="store_true")
+    parser.add_argument("--spawn-worker", action="store_true")
     parser.add_argument("--managed", action="store_true")
     parser.add_argument("--cpu-parent", type=int, default=0)
     options = parser.parse_args()

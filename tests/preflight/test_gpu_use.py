@@ -79,3 +79,7 @@ def test_gdrcopy_stands_in_the_way(start_job: Jobs, ckptctl: CommandLine, gdrcop
         answer = ckptctl("check", "--pid", str(shape.pid), "--json").check(5).document["result"]
         (found,) = (one for one in answer["findings"] if one["level"] == "error" and one["check"] != "criu")
         assert found["check"] == "gdrcopy"
+        assert found["remedy"].startswith("Start the job without it")
+    with started(start_job, "device", "--path", "/dev/null") as shape:
+        result = ckptctl("check", "--pid", str(shape.pid), "--json").check().document["result"]
+        assert {one["level"] for one in result["findings"]} == {"ok"}

@@ -124,6 +124,7 @@ ROWS = (
     fails("device", "device", "--path /dev/fuse"),
     fails("device", "device", "--path /dev/net/tun"),
     fails("device", "device", "--path /dev/loop-control"),
+    fails("device", "device-mapping", "--path /dev/loop0 --only-mapped"),
     fails("sysv_shm", "sysv-shared-memory"),
     fails("traced", "traced"),
     fails("dead_leader", "first-thread"),

@@ -8,8 +8,8 @@ import pytest
 
 from ckptctl.schedule.history import History, Taken, resumed, snapshot_ended, snapshot_failed, started
 from ckptctl.schedule.kept import Kept, kept, recalled
-from ckptctl.schedule.policy import BestRule, Mode
 from ckptctl.store import codec
+from ckptctl.store.best import BestBy, Mode
 from ckptctl.store.codec import Misshapen
 from ckptctl.store.manifest import Progress
 from support.schedules import Supervised, policy_of
@@ -72,7 +72,7 @@ def test_best_forgets_what_lies_behind_the_point_of_the_resume() -> None:
     assert job.steps() == [1, 101, 201]
     job.resume(step=101, metrics={"val_loss": 2.0})
     assert not job.look().due
-    assert job.history.best(BestRule("val_loss", Mode.MIN)) == 2.0
+    assert job.history.best(BestBy("val_loss", Mode.MIN)) == 2.0
     job.metrics["val_loss"] = 1.5
     assert job.act().due
     assert job.snapshots[-1].note == "val_loss is best: 1.5, before it was 2"
@@ -85,14 +85,14 @@ def test_a_job_that_goes_back_by_itself() -> None:
     assert job.steps() == [10, 500, 1000]
     job.step = 300.0
     job.look()
-    assert job.history.best(BestRule("val_loss", Mode.MIN)) == 1.0  # that of step 10
+    assert job.history.best(BestBy("val_loss", Mode.MIN)) == 1.0  # that of step 10
     job.pass_time(80)
     assert job.steps() == [10, 500, 1000, 500, 1000]
     job.metrics["val_loss"] = 0.5
     job.pass_time(1)
     job.step = 900.0
     job.look()
-    assert job.history.best(BestRule("val_loss", Mode.MIN)) == 1.0
+    assert job.history.best(BestBy("val_loss", Mode.MIN)) == 1.0
 
 
 def test_going_back_less_than_to_the_last_snapshot_changes_nothing() -> None:
@@ -110,7 +110,7 @@ def test_a_resume_without_a_history() -> None:
     history = resumed(policy, None, 50.0, Progress(700, 1, {"val_loss": 2.0}))
     assert history.saved
     assert (history.step, history.epoch, history.since_s) == (700, 1, 50.0)
-    assert history.best(BestRule("val_loss", Mode.MIN)) == 2.0
+    assert history.best(BestBy("val_loss", Mode.MIN)) == 2.0
 
 
 def test_what_snapshots_cost_is_known_after_a_resume_and_a_new_start() -> None:
@@ -132,19 +132,19 @@ def test_only_the_last_costs_count_and_a_pause_nobody_measured_does_not() -> Non
 
 
 def test_the_history_of_one_metric_does_not_push_out_another() -> None:
-    policy = policy_of(on_best=("a", "b"))
+    policy = policy_of(on_best=("a:min", "b:min"))
     history = started(0.0)
     for number in range(100):
         progress = Progress(number, None, {"a": -float(number), "b": 1.0})
         history = snapshot_ended(policy, history, Taken(number, number, progress))
-    assert history.best(BestRule("b", Mode.MIN)) == 1.0
-    assert history.best(BestRule("a", Mode.MIN)) == -99.0
+    assert history.best(BestBy("b", Mode.MIN)) == 1.0
+    assert history.best(BestBy("a", Mode.MIN)) == -99.0
     assert len(history.bests) < 50
 
 
 def test_a_best_of_the_other_mode_says_nothing() -> None:
     history = snapshot_ended(policy_of(on_best=("a:min",)), started(0.0), Taken(1, 2, Progress(1, None, {"a": 5.0})))
-    assert history.best(BestRule("a", Mode.MAX)) is None
+    assert history.best(BestBy("a", Mode.MAX)) is None
 
 
 def aged_history() -> Supervised:

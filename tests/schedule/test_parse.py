@@ -10,25 +10,15 @@ from ckptctl.errors import ExitStatus
 from ckptctl.schedule.parse import (
     BadSchedule,
     PolicyWords,
-    guess_mode,
     parse_every,
     parse_gpu_stable,
     parse_on_best,
     parse_overhead,
     parse_policy,
 )
-from ckptctl.schedule.policy import (
-    BestRule,
-    EveryAuto,
-    EveryEpochs,
-    EverySeconds,
-    EverySteps,
-    GpuStable,
-    Interval,
-    Mode,
-    Policy,
-)
+from ckptctl.schedule.policy import EveryAuto, EveryEpochs, EverySeconds, EverySteps, GpuStable, Interval, Policy
 from ckptctl.schedule.wording import interval_words
+from ckptctl.store.best import BestBy, Mode
 from support.schedules import policy_of
 
 
@@ -109,20 +99,22 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("val_loss", BestRule("val_loss", Mode.MIN)),
-        ("val_loss:min", BestRule("val_loss", Mode.MIN)),
-        ("val_loss:max", BestRule("val_loss", Mode.MAX)),
-        ("accuracy", BestRule("accuracy", Mode.MAX)),
-        ("accuracy:MIN", BestRule("accuracy", Mode.MIN)),
-        (" eval/loss : min ", BestRule("eval/loss", Mode.MIN)),
-        ("a:b:max", BestRule("a:b", Mode.MAX)),
+        ("val_loss", BestBy("val_loss", Mode.MIN)),
+        ("val_loss:min", BestBy("val_loss", Mode.MIN)),
+        ("val_loss:max", BestBy("val_loss", Mode.MAX)),
+        ("accuracy", BestBy("accuracy", Mode.MAX)),
+        ("accuracy:MIN", BestBy("accuracy", Mode.MIN)),
+        (" eval/loss : min ", BestBy("eval/loss", Mode.MIN)),
+        ("a:b:max", BestBy("a:b", Mode.MAX)),
     ],
 )
-def test_on_best(text: str, rule: BestRule) -> None:
+def test_on_best(text: str, rule: BestBy) -> None:
     assert parse_on_best(text) == rule
 
 
-@pytest.mark.parametrize("text", ["", ":", ":min", "val_loss:", "val_loss:lower", "a:b", "  :max"])
+@pytest.mark.parametrize(
+    "text", ["", ":", ":min", "val_loss:", "val_loss:lower", "a:b", "  :max", "x", "step_time", "fact"]
+)
 def test_on_best_refuses(text: str) -> None:
     with pytest.raises(BadSchedule, match="--on-best") as caught:
         parse_on_best(text)
@@ -133,14 +125,13 @@ def test_on_best_refuses(text: str) -> None:
                                   "val_auc", "BLEU", "bleu4", "rouge2", "rougeL", "mAP", "r2", "mIoU", "eval_reward",
                                   "F1Score", "ap50"])  # fmt: skip
 def test_names_of_which_more_is_better(name: str) -> None:
-    assert guess_mode(name) is Mode.MAX
+    assert parse_on_best(name).mode is Mode.MAX
 
 
 @pytest.mark.parametrize("name", ["loss", "val_loss", "valLoss", "f1_loss", "accuracy_loss", "reward/loss",
-                                  "ppl", "perplexity", "rmse", "error", "top1_error", "wer", "x", "step_time",
-                                  "fact"])  # fmt: skip
+                                  "ppl", "perplexity", "rmse", "error", "top1_error", "wer"])  # fmt: skip
 def test_names_of_which_less_is_better(name: str) -> None:
-    assert guess_mode(name) is Mode.MIN
+    assert parse_on_best(name).mode is Mode.MIN
 
 
 @pytest.mark.parametrize(
@@ -187,7 +178,7 @@ def test_a_whole_policy() -> None:
         every=(EverySteps(500), EveryAuto(21600.0)),
         first_after_s=120.0,
         at_epoch_end=True,
-        on_best=(BestRule("val_loss", Mode.MIN), BestRule("acc", Mode.MAX)),
+        on_best=(BestBy("val_loss", Mode.MIN), BestBy("acc", Mode.MAX)),
         when_gpu_stable=GpuStable(1 << 20),
         min_interval_s=300.0,
         max_overhead=0.05,

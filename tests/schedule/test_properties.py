@@ -15,17 +15,9 @@ from ckptctl.schedule.explain import explain
 from ckptctl.schedule.intervals import auto_interval_s, overhead_spacing_s
 from ckptctl.schedule.kept import Kept, kept, recalled
 from ckptctl.schedule.observation import Request
-from ckptctl.schedule.policy import (
-    BestRule,
-    EveryAuto,
-    EveryEpochs,
-    EverySeconds,
-    EverySteps,
-    GpuStable,
-    Mode,
-    Policy,
-)
+from ckptctl.schedule.policy import EveryAuto, EveryEpochs, EverySeconds, EverySteps, GpuStable, Policy
 from ckptctl.store import codec
+from ckptctl.store.best import BestBy, Mode
 from support.schedules import Supervised
 
 Event = Callable[[Supervised], None]
@@ -37,7 +29,7 @@ policies = st.builds(
     every=st.lists(intervals, max_size=3).map(tuple),
     first_after_s=st.none() | st.floats(0, 500),
     at_epoch_end=st.booleans(),
-    on_best=st.sets(st.sampled_from([BestRule("a", Mode.MIN), BestRule("b", Mode.MAX)])).map(tuple),
+    on_best=st.sets(st.sampled_from([BestBy("a", Mode.MIN), BestBy("b", Mode.MAX)])).map(tuple),
     when_gpu_stable=st.none() | st.builds(GpuStable, st.just(10), st.floats(1, 30), st.floats(30, 300)),
     min_interval_s=st.just(0.0) | st.floats(1, 2000),
     max_overhead=st.none() | st.floats(0.01, 0.5),

@@ -10,8 +10,9 @@ import pytest
 
 from ckptctl.schedule.alerts import AlertCode
 from ckptctl.schedule.intervals import daly_interval_s
-from ckptctl.schedule.parse import PolicyWords, guess_mode
-from ckptctl.schedule.policy import GpuStable, Mode
+from ckptctl.schedule.parse import PolicyWords, parse_on_best
+from ckptctl.schedule.policy import GpuStable
+from ckptctl.store.best import Mode
 from support.schedules import policy_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "schedules.md").read_text()
@@ -58,4 +59,4 @@ def test_the_words_and_numbers_named() -> None:
     listed = re.search(r"has one of these words in it: (.*) and others", PAGE)
     assert listed is not None
     for word in re.findall(r"`(\w+)`", listed[1]):
-        assert guess_mode(f"eval_{word}") is Mode.MAX, word
+        assert parse_on_best(f"eval_{word}").mode is Mode.MAX, word

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ckptctl.errors import UsageError
 from ckptctl.store import best, codec, labels
-from ckptctl.store.best import BestBy, Mode
+from ckptctl.store.best import BestBy, Measured, Mode
 from ckptctl.store.integrity import verify_structure
 from ckptctl.store.labels import Labels, LabelsDamaged, Pin, Verification
 from ckptctl.store.layout import RunFolder, SnapshotFolder
@@ -91,3 +91,16 @@ def test_the_metric_of_a_run_is_remembered(tmp_path: Path) -> None:
     best.forget(run)
     best.forget(run)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_value_measured_twice_is_two_measurements() -> None:
+    def snapshot(number: int, value: float, measured: int | None) -> Measured:
+        steps = {} if measured is None else {"acc": measured}
+        return Measured(f"s{number}", NOW + timedelta(minutes=number), 100 * number, {"acc": value}, steps)
+
+    carried_on = [snapshot(1, 0.5, 90), snapshot(2, 0.5, 90), snapshot(3, 0.5, 290), snapshot(4, 0.9, 390)]
+    assert [one.id for one in best.best_first(BestBy("acc", Mode.MAX), carried_on)] == ["s4", "s1", "s3"]
+    unknown = [snapshot(1, 0.5, None), snapshot(2, 0.5, None), snapshot(3, 0.4, None)]
+    assert [one.id for one in best.best_first(BestBy("acc", Mode.MIN), unknown)] == ["s3", "s1"]
+    late = [snapshot(1, 0.5, 101), snapshot(2, 0.4, 200)]
+    assert [one.id for one in best.best_first(BestBy("acc", Mode.MAX), late)] == ["s2"]

@@ -92,6 +92,14 @@ POLICIES: Final = (
         "--keep-last 5 --keep-epochs all --keep-best 2 --metric val_loss --max-size 700", TRAINING,
         Retention(keep_last=5, keep_epochs=ALL, keep_best=2, best_by=LOSS, max_size_bytes=700),
     ),
+    (
+        "--keep-best 3 --metric val_loss --max-size 600", TRAINING,
+        Retention(keep_best=3, best_by=LOSS, max_size_bytes=600),
+    ),
+    (
+        "--keep-last 10 --max-size 900 --min-free 80% (30% are free, each takes 10%)", TRAINING,
+        Retention(keep_last=10, max_size_bytes=900, min_free=MinFree(percent=80)),
+    ),
     ("--keep-last 10 --max-size 200", TRAINING, Retention(keep_last=10, max_size_bytes=200)),
     (
         "--keep-last 10 --min-free 90% (30% are free, each takes 10%)", TRAINING,

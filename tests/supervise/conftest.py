@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ckptctl.store.layout import create_store
 from support import CommandLine
 from support.kept import KeptJobs
+from support.supervised import Supervised
 
 
 @pytest.fixture
@@ -19,3 +21,13 @@ def start_kept(ckptctl: CommandLine) -> Iterator[KeptJobs]:
     kept = KeptJobs(run)
     yield kept
     kept.close()
+
+
+@pytest.fixture
+def supervise(ckptctl: CommandLine, tmp_path: Path) -> Iterator[Supervised]:
+    """`supervise("--every", "30m", job=...)` starts `ckptctl run`; nothing of the run is left after the test."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    supervised = Supervised(ckptctl, folder)
+    yield supervised
+    supervised.close()

@@ -100,7 +100,7 @@ def make_manifest(**changes: Any) -> Manifest:
             OpenFile("/home/me/job/log.txt", (FileUser(4711, 1),), 0o102001, 100, 100, 0o100644, True, False),
             OpenFile("/dev/null", (FileUser(4711, 0),), 0, 0, None, 0o20666, False, False),
         ),
-        mapped_files=(MappedFile("/usr/lib/libc.so.6", 1926256, "ab" * 20),),
+        mapped_files=(MappedFile("/usr/lib/libc.so.6", 1926256, "ab" * 20, 0o100755),),
         kept_files=(KeptFile("/dev/shm/psm_1", "kept-000.bin", 0o600, 0, 0),),
         ends=(End(EndKind.PIPE, "pipe:[123]", 4711, 2, Direction.WRITE, "tee (pid 12)"),),
         ports=(ListeningPort(Transport.TCP, "127.0.0.1", 29500, 4711),),
