@@ -152,6 +152,12 @@ class Capture:
         while self._closing:
             self._closing.pop()()
 
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
     # The threads.
 
     def _open(self, images: Path, logs: Path, memory_bytes: int) -> None:

@@ -9,6 +9,7 @@ the job run on, as it does when we are killed and the pipe to the script ends.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +50,8 @@ class Gate:
 
     def open(self) -> None:
         """Let CRIU end the dump with success; nothing where it is gone."""
-        try:
+        with suppress(BrokenPipeError):
             os.write(self._answer, _GO)
-        except BrokenPipeError:
-            pass
 
     def close(self) -> None:
         """CRIU fails where it has not been let through."""

@@ -1,4 +1,4 @@
-"""What CRIU and a program that takes or gives its images say to each other (criu/img-streamer.c, images/img-streamer.proto).
+"""What CRIU and a program that takes or gives its images say to each other (CRIU's criu/img-streamer.c).
 
 CRIU connects to a unix socket in its folder of images. For each image it sends a message with the name; for a restore
 it is answered whether there is one. Then comes one byte that carries an end of the pipe for the contents. A message is

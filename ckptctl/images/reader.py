@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from blake3 import blake3
 
 from ckptctl import files
 from ckptctl.images import blockfile, container
 from ckptctl.images.container import Codec, ContainerDamaged, Footer, Index, StoredImage, damaged
+
+_THREADS: Final = 3
+# Buffers of one image. A tree of many processes reads many images at once, and each has its own.
+_AHEAD: Final = 4
 
 
 class Reader:
@@ -24,6 +31,7 @@ class Reader:
             raise damaged("it is missing") from error
         except OSError as error:
             raise _unreadable(path, error) from error
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images-read")
         try:
             self.index = _read_index(path)
             self._check_header()
@@ -45,8 +53,35 @@ class Reader:
             raise damaged(f"the block at byte {block.offset_bytes}, of {image.name}, is altered")
         return buffer[:length]
 
+    def pieces(self, image: StoredImage) -> Iterator[memoryview]:
+        """The contents of all blocks in order; each is valid until the next is asked for. Raises ContainerDamaged.
+
+        Threads read _AHEAD blocks ahead; several images may be read at the same time.
+        """
+        ahead = min(_AHEAD, len(image))
+        free = deque(blockfile.allocate(container.BLOCK_BYTES, populate=False) for _ in range(ahead))
+        reading: deque[tuple[Future[memoryview], memoryview]] = deque()
+        numbers = iter(range(len(image)))
+
+        def read_ahead() -> None:
+            while free and (number := next(numbers, None)) is not None:
+                buffer = free.popleft()
+                reading.append((self._threads.submit(self.read, image, number, buffer), buffer))
+
+        read_ahead()
+        try:
+            while reading:
+                found, buffer = reading.popleft()
+                yield found.result()
+                free.append(buffer)
+                read_ahead()
+        finally:
+            for found, _ in reading:
+                found.cancel()
+
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; nobody reads any more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -71,12 +106,10 @@ def verify(path: Path, digest: str, on_piece: Callable[[int], None]) -> None:
 
     Raises ContainerDamaged, FileTrouble, and what `on_piece` raises.
     """
-    buffer = blockfile.allocate(container.BLOCK_BYTES, populate=False)
     with Reader(path) as reader:
         require_digest(reader.index, digest)
         for image in reader.index.images:
-            for number in range(len(image)):
-                reader.read(image, number, buffer)
+            for number, _ in enumerate(reader.pieces(image)):
                 on_piece(image.block(number).stored_bytes)
 
 
@@ -91,7 +124,8 @@ def _read_index(path: Path) -> Index:
     try:
         with open(path, "rb", buffering=0) as file:
             file_bytes = os.fstat(file.fileno()).st_size
-            footer = container.parse_footer(_read(file.fileno(), file_bytes - Footer.SIZE_BYTES, Footer.SIZE_BYTES), file_bytes)
+            end = _read(file.fileno(), file_bytes - Footer.SIZE_BYTES, Footer.SIZE_BYTES)
+            footer = container.parse_footer(end, file_bytes)
             index = _read(file.fileno(), footer.index_offset_bytes, footer.index_bytes)
     except OSError as error:
         raise _unreadable(path, error) from error

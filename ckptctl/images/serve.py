@@ -10,22 +10,17 @@ import os
 import select
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError
-from ckptctl.images import blockfile, container, protocol
+from ckptctl.images import protocol
 from ckptctl.images.container import StoredImage
 from ckptctl.images.reader import Reader, require_digest
 
-_READERS: Final = 3
-# Buffers of one image: what is read ahead of CRIU. A tree of many processes reads many images at once.
-_AHEAD: Final = 4
 _PIECE_BYTES: Final = 1 << 20
 _TICK_MS: Final = 200
 
@@ -40,25 +35,25 @@ class Serving:
     Made before criu is started, closed after it has ended. It is what `ckptctl.criu.restore` calls a Server.
     """
 
-    def __init__(self, images: Path, path: Path, digest: str) -> None:
-        """Raises ContainerDamaged, files.FileTrouble and files.NoSpace."""
+    def __init__(self, images: Path, path: Path, digest: str, *, socket_folder: Path) -> None:
+        """`digest` is that of the container; the folder for the socket is one that may be written to.
+
+        Raises ContainerDamaged, files.FileTrouble and files.NoSpace."""
         self._images = images
         self._failure: BaseException | None = None
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._reader = Reader(path)
         self._connection: socket.socket | None = None
         try:
             require_digest(self._reader.index, digest)
-            self._address = protocol.Address(images, protocol.SERVE_SOCKET)
+            self._address = protocol.Address(socket_folder, protocol.SERVE_SOCKET)
         except OSError as error:
             self._reader.close()
             raise files.trouble(error, f"The images cannot be given from {images}") from error
         except BaseException:
             self._reader.close()
             raise
-        self._ahead = ThreadPoolExecutor(_READERS, thread_name_prefix="images-ahead")
         self._start(self._listen)
 
     @property
@@ -84,7 +79,6 @@ class Serving:
                     one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
-        self._ahead.shutdown(wait=True, cancel_futures=True)
         self._address.close()
         self._reader.close()
 
@@ -95,66 +89,50 @@ class Serving:
         self.close()
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        def guarded() -> None:
-            try:
-                work(*arguments)
-            except (_GivenUp, BrokenPipeError, ConnectionError):
-                return  # criu has ended, or needs no more of this image
-            except BaseException as error:
-                with self._lock:
-                    self._failure = self._failure or error
-
-        thread = threading.Thread(target=guarded, name="images-serve", daemon=True)
+        thread = threading.Thread(target=work, args=arguments, name=f"images{work.__name__}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _listen(self) -> None:
-        try:
-            connection, _ = self._address.socket.accept()
-        except OSError:  # closed
-            raise _GivenUp from None
-        self._connection = connection
-        with connection:
-            while not self._stopped.is_set() and (name := protocol.receive_name(connection)) is not None:
-                image = self._reader.index.image(name)
-                exists = image is not None or (self._images / name).is_file()
-                protocol.send_reply(connection, exists=exists)
-                if exists:
-                    pipe = protocol.receive_pipe(connection)
-                    os.set_blocking(pipe, False)
-                    self._start(self._give, name, image, pipe)
+        with suppress(ConnectionError):  # criu was killed
+            try:
+                connection, _ = self._address.socket.accept()
+            except OSError:  # closed
+                return
+            with connection:
+                self._connection = connection
+                try:
+                    self._answer(connection)
+                except CkptctlError as error:
+                    self._failure = self._failure or error
+
+    def _answer(self, connection: socket.socket) -> None:
+        while not self._stopped.is_set() and (name := protocol.receive_name(connection)) is not None:
+            image = self._reader.index.image(name)
+            exists = image is not None or (self._images / name).is_file()
+            protocol.send_reply(connection, exists=exists)
+            if exists:
+                pipe = protocol.receive_pipe(connection)
+                os.set_blocking(pipe, False)
+                self._start(self._give, name, image, pipe)
 
     def _give(self, name: str, image: StoredImage | None, pipe: int) -> None:
         with open(pipe, "wb", buffering=0):
-            for piece in self._file_pieces(name) if image is None else self._pages(image, pipe):
-                self._write(pipe, piece)
+            try:
+                if image is not None:
+                    protocol.enlarge(pipe)
+                for piece in self._file_pieces(name) if image is None else self._reader.pieces(image):
+                    self._write(pipe, piece)
+            except (_GivenUp, BrokenPipeError):
+                return  # criu has ended, or needs no more of this image
+            except BaseException as error:
+                # Known before the pipe ends, which is what criu sees.
+                self._failure = self._failure or error
 
     def _file_pieces(self, name: str) -> Iterator[memoryview]:
         with open(self._images / name, "rb", buffering=0) as file:
             while piece := file.read(_PIECE_BYTES):
                 yield memoryview(piece)
-
-    def _pages(self, image: StoredImage, pipe: int) -> Iterator[memoryview]:
-        protocol.enlarge(pipe)
-        free = deque(blockfile.allocate(container.BLOCK_BYTES, populate=False) for _ in range(min(_AHEAD, len(image))))
-        reading: deque[tuple[Future[memoryview], memoryview]] = deque()
-        following = iter(range(len(image)))
-
-        def read_ahead() -> None:
-            while free and (number := next(following, None)) is not None:
-                buffer = free.popleft()
-                reading.append((self._ahead.submit(self._reader.read, image, number, buffer), buffer))
-
-        read_ahead()
-        try:
-            while reading:
-                found, buffer = reading.popleft()
-                yield found.result()
-                free.append(buffer)
-                read_ahead()
-        finally:
-            for found, _ in reading:
-                found.cancel()
 
     def _write(self, pipe: int, piece: memoryview) -> None:
         while piece:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu import choice, namespaces
 from ckptctl.criu import dump as criu_dump
-from ckptctl.criu.dump import Leave, written_bytes
+from ckptctl.criu.dump import Leave
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
 from ckptctl.errors import CkptctlError
@@ -19,7 +19,7 @@ from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import Tree, read_tree
-from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing, stream
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
@@ -32,6 +32,7 @@ from ckptctl.store.layout import SnapshotFolder
 
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
+    from ckptctl.images.capture import Capture
     from ckptctl.snapshot import describe
     from ckptctl.store import manifest
 
@@ -68,6 +69,7 @@ class _Dump:
         self.gpu: gpu.GpuJob | None = None
         self.gpu_failure: CkptctlError | None = None
         self.staging: staging.Staging | None = None
+        self.capture: Capture | None = None
         self.record: journal.Record | None = None
         self.kept_files: tuple[manifest.KeptFile, ...] = ()
         self._held = held
@@ -133,11 +135,17 @@ class _Dump:
         preload()
         device_bytes = self.gpu.total_bytes if self.gpu else 0
         space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
+        if self.request.images is stream.Layout.STREAM:
+            wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
+            free = services.machine.memory_available_bytes - device_bytes
+            self.capture = held(stream.listening(self.staging.folder, wanted, free))
 
     def discard(self) -> None:
         """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""
         if self.gpu_failure or (self.record is not None and standing.is_standing_still(self.record.entry)):
             return
+        if self.capture is not None:
+            self.capture.close()
         if self.staging is not None:
             staging.discard(self.staging.folder)
         if self.record is not None:
@@ -201,8 +209,10 @@ class _Dump:
             leave=Leave.STOPPED if stop else Leave.RUNNING,
             prefix=namespaces.enter_namespaces_prefix(pid),
             outer_pid=pid,
+            streamer=self.capture,
         )
-        with failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id):
+        logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
+        with stream.explaining(self.capture), logs_kept:
             self.stats = criu_dump.dump(
                 self.criu,
                 request,
@@ -211,7 +221,7 @@ class _Dump:
             )
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         if self.gpu is not None:
-            gpu.require_in_images(written_bytes(folder.images), self.gpu_host_bytes)
+            gpu.require_in_images(request.written_bytes(), self.gpu_host_bytes)
         if self.bytes_to_keep is not None:
             self.kept_files = kept.keep(self.images, folder.images)
         if stop and self.request.leave_running:
@@ -233,11 +243,10 @@ class _Dump:
         """Digest the images on their way to the disk, and write down what they are."""
         from ckptctl.criu import network
         from ckptctl.snapshot import describe
-        from ckptctl.store import digests, manifest, manifest_json, script
+        from ckptctl.store import manifest_json, script
 
         _, folder = self._opened()
-        records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
-        digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
+        digested = stream.bring_in(folder, self.capture, self.services.interrupt, self._digest_progress)
         self.image_bytes = digested.size_bytes
         for caution in network.unheld(self.images, self.options):
             self._warn(caution, "W_NOT_HELD")
