@@ -45,7 +45,7 @@ class ContainerDamaged(CkptctlError):
 def damaged(what: str) -> ContainerDamaged:
     """The error for a container that holds something impossible."""
     return ContainerDamaged(
-        f"The memory of the job ({FILE_NAME}) is damaged: {what}.",
+        f"The memory of the job (images/{FILE_NAME}) is damaged: {what}.",
         hint="Restore another snapshot; this one has lost data.",
     )
 
@@ -227,7 +227,7 @@ def _check_places(images: Sequence[StoredImage], end_bytes: int) -> None:
 def _check_version(version: int) -> None:
     if version > VERSION:
         raise ContainerDamaged(
-            f"The memory of the job ({FILE_NAME}) was written by a newer ckptctl: version {version}, and this one "
+            f"The memory of the job (images/{FILE_NAME}) was written by a newer ckptctl: version {version}, and this one "
             f"reads up to {VERSION}.",
             hint="Update ckptctl.",
         )

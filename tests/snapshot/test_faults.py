@@ -32,7 +32,7 @@ def listed(ckptctl: CommandLine) -> list[str]:
 
 
 def memory_is_being_written(ckptctl: CommandLine, least_bytes: int = MIB) -> bool:
-    return sum(path.stat().st_size for path in ckptctl.store.glob("staging/*/images/pages-*.img")) > least_bytes
+    return sum(path.stat().st_size for path in ckptctl.store.glob("staging/*/images/pages*")) > least_bytes
 
 
 @pytest.fixture
