@@ -24,11 +24,12 @@ lint: setup-dev ## linters alone
 	@$(pytest) tests/lint $(pytest_options)
 
 .PHONY: bench
-bench: setup criu ## what a dump costs beside plain criu, and what check, ps, report() and starting ckptctl cost (root)
+bench: setup criu ## what dumps, `run`, check, ps, report() and starting ckptctl cost, half an hour (root)
 	@.venv/bin/python bench/startup.py
 	@.venv/bin/python bench/report.py
 	@.venv/bin/python bench/check.py
 	@.venv/bin/python bench/dump.py
+	@.venv/bin/python bench/overhead.py
 
 .PHONY: docs
 docs: setup ## write the pages of docs/reference that come from the code

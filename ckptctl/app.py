@@ -118,12 +118,24 @@ class App:
         return {**os.environ, **named}
 
     def facts(self) -> Facts:
-        """What can be known of this machine, gathered within seconds."""
+        """What can be known of this machine, gathered within seconds. Raises StoreUnsafe."""
         from ckptctl.preflight.survey import Inquiry, gather
+
+        return gather(Inquiry(self.settings.store, self.environment(), _now(), self._newest(), ASK_LIMIT_S))
+
+    def _newest(self) -> datetime | None:
+        """When the newest snapshot of the store was taken; None without one, and where the store does not answer."""
+        from ckptctl.preflight.asked import NothingHeard, within
         from ckptctl.store.catalog import newest
 
-        store = self.store_if_any()
-        return gather(Inquiry(self.settings.store, self.environment(), _now(), newest(store) if store else None))
+        def ask() -> datetime | None:
+            store = self.store_if_any()
+            return newest(store) if store else None
+
+        try:
+            return within(ASK_LIMIT_S, "the newest snapshot", ask)
+        except NothingHeard:
+            return None
 
     def _machine(self) -> Machine:
         from ckptctl.criu.program import with_own_capabilities

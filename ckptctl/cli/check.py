@@ -34,7 +34,7 @@ STATUSES: Final = (
 )
 _UNKNOWN: Final = 3
 # A snapshot has thousands of files, perhaps on a slow server; their sizes are asked, and those of the job's own files.
-_SNAPSHOT_LIMIT_S: Final = 60.0
+_SNAPSHOT_LIMIT_S: Final = 20.0
 
 
 def check(

@@ -20,7 +20,8 @@ from ckptctl.errors import ExitStatus, UsageError
 STATUSES: Final = (
     "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again, or the machine is drained; "
     "93 died at the same step three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the "
-    "newest snapshot cannot be restored; 10 store; 11 another ckptctl looks after this run."
+    "newest snapshot cannot be restored; 10 store; 11 another ckptctl looks after this run, or --no-resume while its "
+    "job runs."
 )
 
 

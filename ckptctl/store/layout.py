@@ -110,6 +110,11 @@ class RunFolder:
         return self.path / "supervision.json"
 
     @property
+    def heartbeat(self) -> Path:
+        """The file that the supervisor touches while it lives, for those on other machines."""
+        return self.path / "heartbeat"
+
+    @property
     def job_status(self) -> Path:
         """The file in which the job reports its step, epoch and metrics ($CKPTCTL_STATUS)."""
         return self.path / "job-status.json"

@@ -34,7 +34,11 @@ _NO_FLOCK: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errn
 
 
 class Locked(CkptctlError):
-    """Somebody else is at work on the same thing."""
+    """Somebody else is at work on the same thing.
+
+    `details` has the `lock`, the `host` and `pid` of its owner, and whether it is `out_of_sight`: on another machine or
+    in another PID namespace, so that nobody here can tell whether it lives.
+    """
 
     code = "E_LOCKED"
     exit_status = ExitStatus.LOCKED
@@ -105,15 +109,16 @@ def store_lock(store: Store, intent: Intent, owner: Owner, *, wait_s: float, int
 
 
 @contextmanager
-def hold(folder: Path, wants: Sequence[Want], owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
+def hold(folder: Path, wants: Sequence[Want], owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[Path]:
     """Hold a lock on all of `wants` in this block; wait up to `wait_s` seconds for whoever is in the way.
 
+    Yields the lock's file: somebody who takes us for dead removes it.
     Not reentrant: a second one of the same process conflicts like any other.
     Raises Locked, files.FileTrouble, files.NoSpace and what `interrupt` raises.
     """
     path = _acquire(folder, _Lock(owner, tuple(wants)), wait_s, interrupt)
     try:
-        yield
+        yield path
     finally:
         # Left behind it would go stale with this process; that must not hide what the block raised.
         with suppress(OSError):
@@ -216,7 +221,12 @@ def _locked(path: Path, other: _Lock, liveness: Liveness) -> Locked:
     return Locked(
         f"In use by {other.owner}.",
         hint=hint,
-        details={"host": other.owner.host, "pid": other.owner.pid, "lock": os.fspath(path)},
+        details={
+            "host": other.owner.host,
+            "pid": other.owner.pid,
+            "lock": os.fspath(path),
+            "out_of_sight": liveness is Liveness.UNKNOWN,
+        },
     )
 
 

@@ -36,6 +36,7 @@ class Comeback(StrEnum):
 
     BACK = "back"
     RUNS_ALREADY = "runs already"
+    ENDED = "ended"  # by itself, before it could be brought back
     FAILED = "failed"
     WOULD_START = "would start"
 
@@ -51,7 +52,7 @@ class BroughtBack:
 
     @property
     def as_wanted(self) -> bool:
-        """Whether it runs."""
+        """Whether nothing is left to do for it."""
         return self.result is not Comeback.FAILED
 
 
@@ -99,6 +100,10 @@ class _Comeback:
         if any(one.place == duty.place and duties.is_attended(one, services.owner) for one in living):
             self._settle(Comeback.RUNS_ALREADY, "runs already")
             return
+        known = supervision.read(duty.folder.supervision)
+        if known is not None and known.state is RunState.FINISHED:
+            self._settle(Comeback.ENDED, "has come to its end meanwhile")
+            return
         try:
             if duty.watched is not None and duty.root is None:
                 _restore(duty, services)
@@ -141,7 +146,7 @@ class _Comeback:
             self._settle(Comeback.BACK, f"runs{step} (pid {known.job.pid})")
         elif known.supervisor.liveness(self._services.owner) is Liveness.DEAD:
             if known.state is RunState.FINISHED:
-                self._settle(Comeback.BACK, "has come to its end")
+                self._settle(Comeback.BACK, "was brought back, and has come to its end")
             else:
                 self._settle(Comeback.FAILED, f"does not run ({known.state.value}); {self._said()}")
 

@@ -87,10 +87,13 @@ class _Drain:
         """Until no run is left that could be stopped, or no time is."""
         services = self._services
         while True:
-            living = duties.read_duties(services.host_state, services.owner)
-            for one in living:
-                self._stop(one)
-            if not any(self._is_ending(one) for one in living) or services.clock() >= self._until_s:
+            for one in duties.read_duties(services.host_state, services.owner):
+                if one not in self.asked:
+                    self._ask(one)
+            for one in self.asked:
+                if self._is_unattended(one):
+                    self._save(one)
+            if not any(self._is_ending(one) for one in self.asked) or services.clock() >= self._until_s:
                 return
             services.interrupt.check()
             time.sleep(_TICK_S)
@@ -103,16 +106,14 @@ class _Drain:
             duties.forget_to_bring_back(self._services.host_state, duty)
         return Drained(duty.run, str(duty.store), result, self._saved.get(duty.file_name) or _newest(duty), text)
 
-    def _stop(self, duty: Duty) -> None:
-        if duty not in self.asked:
-            duties.remember_to_bring_back(self._services.host_state, duty)
-            self.asked.append(duty)
-            if self._liveness(duty) is Liveness.ALIVE:
-                supervisor = duty.supervisor
-                control.send(ProcessId(supervisor.pid, supervisor.start_ticks), signal.SIGTERM)
-                self._say(f"The run {duty.run} is asked to stop (ckptctl {supervisor.pid}).")
-        elif self._liveness(duty) is Liveness.DEAD and duty.file_name not in self._failed:
-            self._save(duty)
+    def _ask(self, duty: Duty) -> None:
+        """Ask the run to stop, once it is written down that it is to come back."""
+        duties.remember_to_bring_back(self._services.host_state, duty)
+        self.asked.append(duty)
+        if self._liveness(duty) is Liveness.ALIVE:
+            supervisor = duty.supervisor
+            self._say(f"The run {duty.run} is asked to stop (ckptctl {supervisor.pid}).")
+            control.send(ProcessId(supervisor.pid, supervisor.start_ticks), signal.SIGTERM)
 
     def _save(self, duty: Duty) -> None:
         """Save and end a job that nobody looks after: its supervisor was killed, or has left it alone."""
@@ -131,8 +132,12 @@ class _Drain:
         else:
             self._saved[duty.file_name] = report.id
 
+    def _is_unattended(self, duty: Duty) -> bool:
+        """Whether its job lives alone, and could be saved."""
+        return self._liveness(duty) is Liveness.DEAD and duty.file_name not in self._failed and duty.root is not None
+
     def _is_ending(self, duty: Duty) -> bool:
-        return self._liveness(duty) is not Liveness.UNKNOWN and duty.file_name not in self._failed
+        return self._liveness(duty) is Liveness.ALIVE or self._is_unattended(duty)
 
     def _judged(self, duty: Duty, known: Supervision | None) -> tuple[Result, str]:
         liveness = self._liveness(duty)

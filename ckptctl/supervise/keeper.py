@@ -194,7 +194,15 @@ def _write_down(exit_file: bytes, pid: int, status: int, began: float) -> None:
         os.fsync(descriptor)
         os.close(descriptor)
     except OSError as error:
-        sys.stderr.write(f"ckptctl: {os.fsdecode(exit_file)} cannot be written: {error.strerror}\n")
+        _say(f"ckptctl: {os.fsdecode(exit_file)} cannot be written: {error.strerror}\n")
+
+
+def _say(text: str) -> None:
+    """Write to the log, on a disk that may be full: what sys.stderr could not write would change our own status."""
+    try:
+        os.write(2, os.fsencode(text))
+    except OSError:
+        return
 
 
 def _end_the_rest(linger_s: float, asked: bool) -> None:

@@ -16,7 +16,8 @@ from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.owner import Liveness, Owner
 from ckptctl.supervise import supervision
-from ckptctl.supervise.supervision import Alert, RunState, Sample, Saved, Supervision
+from ckptctl.supervise.exits import JobExit, read_exit
+from ckptctl.supervise.supervision import Alert, JobRecord, RunState, Sample, Saved, Supervision
 
 
 class Standing(StrEnum):
@@ -101,10 +102,15 @@ def _status(store: Store, run: RunFolder, here: Owner) -> RunStatus:
     job = known.job if known else None
     lives = job is not None and known is not None and _is_here(known, here) and exists(job.identity)
     attended = known is not None and known.is_supervised(here)
+    standing = _standing(known, here, lives=lives)
+    exit_status = known.exit_status if known else None
+    ended = _ended_unseen(run, job) if standing is Standing.LOST else None
+    if ended is not None:
+        standing, exit_status = Standing.DIED if ended.status else Standing.FINISHED, ended.status
     sample = known.samples[-1] if known and known.samples and lives else None
     return RunStatus(
         run=run.name,
-        standing=_standing(known, here, lives=lives),
+        standing=standing,
         command=known.command if known else (),
         pid=job.pid if job and lives else None,
         supervisor_pid=known.supervisor.pid if known and attended else None,
@@ -118,7 +124,7 @@ def _status(store: Store, run: RunFolder, here: Owner) -> RunStatus:
         newest=next(_newest(entries), None),
         last=known.last if known else None,
         next_due=known.next_due if known and attended else "",
-        exit_status=known.exit_status if known else None,
+        exit_status=exit_status,
         updated=known.updated if known else None,
         alerts=known.alerts if known else (),
         samples=known.samples if known else (),
@@ -141,6 +147,16 @@ def _standing(known: Supervision | None, here: Owner, *, lives: bool) -> Standin
         return Standing.RUNNING  # its supervisor is about to notice
     # What was only watched has no command that brings it back.
     return Standing.LOST if known.begun is not None else Standing.GONE
+
+
+def _ended_unseen(run: RunFolder, job: JobRecord | None) -> JobExit | None:
+    """How the job ended while nobody looked after it, as its keeper wrote it down; None where that was killed too."""
+    try:
+        found = read_exit(run.job_exit)
+    except CkptctlError:
+        return None
+    # One from before this job is none of its own.
+    return found if found and job and found.ended_s >= job.started.timestamp() else None
 
 
 def _is_here(known: Supervision, here: Owner) -> bool:

@@ -197,7 +197,8 @@ def _pids(processes: Iterable[ProcessId]) -> str:
 
 
 def _sizes(run: RunFolder) -> dict[Path, int]:
-    return {log: log.stat().st_size for log in (run.stdout, run.stderr) if log.exists()}
+    """How long the job's logs are; one that is not there yet will begin at 0."""
+    return {log: log.stat().st_size if log.exists() else 0 for log in (run.stdout, run.stderr)}
 
 
 def _request(chosen: select.Chosen, wanted: Start, *, new_pid_namespace: bool) -> RestoreRequest:

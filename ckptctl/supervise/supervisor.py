@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ckptctl.command import describe_status
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.schedule.alerts import Alert, AlertCode
 from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
@@ -17,7 +18,8 @@ from ckptctl.snapshot.recover import recover
 from ckptctl.snapshot.retention import apply_retention
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import JobLeft
-from ckptctl.store import links
+from ckptctl.store import links, manifest_json
+from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.exits import JobExit
@@ -88,7 +90,9 @@ class Supervisor:
             if time.monotonic() >= self._next_look_s:
                 self._look(job)
                 self._next_look_s = time.monotonic() + _LOOK_EVERY_S
-        return self._ended_by_itself(job)
+        ending = self._ended_by_itself(job)
+        asked = {self._care.reactions[number] for number in self._signals.received()}
+        return self._as_asked(ending) if asked & {Reaction.STOP, Reaction.DUMP_AND_STOP} else ending
 
     # What is due.
 
@@ -188,11 +192,12 @@ class Supervisor:
         self._noticed = notice
         left_s = notice.seconds_left(self._services.now().timestamp())
         if not notice.kind.ends_the_job:
-            self._chronicle.say(f"{notice.words} A snapshot is taken.")
+            self._chronicle.say(f"Notice ({notice.source}): {notice.words} A snapshot is taken.")
             self._requested, self._next_look_s = Request.NOTICE, 0.0
             return None
-        self._chronicle.alert("W_PREEMPTED", notice.words, NotifyEvent.PREEMPTED)
-        left_s = self._care.grace_s if left_s is None else left_s
+        left_s, known = (self._care.grace_s, "at the most") if left_s is None else (left_s, "left")
+        text = f"Notice ({notice.source}): {notice.words} A last snapshot is taken, then the job is ended"
+        self._chronicle.alert("W_PREEMPTED", f"{text}; {format_duration(left_s)} {known}.", NotifyEvent.PREEMPTED)
         return self._save_and_stop(job, f"a notice of {notice.source}", left_s)
 
     def _react_to(self, number: signal.Signals, job: Job) -> Ending | None:
@@ -219,16 +224,15 @@ class Supervisor:
         left_s = notice.seconds_left(self._services.now().timestamp())
         if left_s is None or not notice.kind.ends_the_job:
             return True
-        return left_s <= max(self._care.grace_s, (self._needed_s() or 0.0) * _SLOWER)
+        return left_s <= max(self._care.grace_s, _needed_s(self._longest_s() or 0.0) * _SLOWER)
 
-    def _save_and_stop(self, job: Job, cause: str, left_s: float) -> Ending | None:
-        """A last snapshot if it fits the time, then the end of the job. None where it is better left alone."""
+    def _save_and_stop(self, job: Job, cause: str, left_s: float) -> Ending:
+        """A last snapshot if it fits the time, then the end of the job, unless it would be lost with that."""
         until_s = time.monotonic() + left_s
-        needed_s = self._needed_s()
-        if needed_s is not None and needed_s > left_s:
-            took = f"a snapshot took {format_duration(needed_s / _SLOWER)} before"
-            text = f"No last snapshot is begun: {took}, and there are {format_duration(left_s)} left."
-            self._chronicle.alert("W_NO_TIME", f"{text} {self._newest()}")
+        longest_s = self._longest_s()
+        if longest_s is not None and _needed_s(longest_s) > left_s and self._newest_id() is not None:
+            took = f"one took {format_duration(longest_s)} before, and there are {format_duration(left_s)} left"
+            self._chronicle.alert("W_NO_TIME", f"No last snapshot is begun: {took}. {self._newest()}")
             return self._stop(job, left_s)
         order = Order(cause, self._read_progress(), last=True, limit_s=left_s * _SHARE_OF_HOOKS)
         error = self._take(job, order)
@@ -240,7 +244,7 @@ class Supervisor:
             job.ended(_MARGIN_S)
             return Ending(RunState.SAVED, ExitStatus.TRY_AGAIN)
         if job.ended(0):
-            return self._ended_by_itself(job)
+            return self._as_asked(self._ended_by_itself(job))
         if self._newest_id() is None:
             text = f"The job has no snapshot, so it is not ended: it runs on (pid {job.root.pid}), to be taken over."
             self._chronicle.alert("W_LEFT", text)
@@ -263,22 +267,50 @@ class Supervisor:
         if found is not None:
             self._read_last_progress()
             return ending_of(found)
+        saved = self._saved_by_others()
+        if saved is not None:
+            self._chronicle.say(f"Another ckptctl has saved the job and ended it: {saved}.")
+            return Ending(RunState.SAVED, ExitStatus.TRY_AGAIN)
         # Whoever killed the keeper killed what could have told, and maybe not what it kept. One that could not write,
         # on a full disk perhaps, has at least ended as its job did.
         end_all(find_strays(self._care.run))
         return ending_with(-signal.SIGKILL if job.root_status is None else job.root_status)
 
+    def _saved_by_others(self) -> str | None:
+        """The snapshot with which somebody else has just ended the job; it may not be named `latest` yet."""
+        newest = max(list_ids(self._care.run), default=None)
+        job, last = self._chronicle.state.job, self._chronicle.state.last
+        if newest is None or job is None or newest in (last and last.id, job.restored_from):
+            return None
+        try:
+            found = manifest_json.read(self._care.run.snapshot(newest).manifest)
+        except CkptctlError:
+            return None
+        return newest if found.ended and found.created >= job.started else None
+
     def _read_last_progress(self) -> None:
         """What the job reported in the last moments of its life."""
         self._chronicle.looked(Look(self._read_progress(), ""))
 
-    def _needed_s(self) -> float | None:
-        """How long a snapshot may take, from those of this job; None where none was taken."""
-        took = [cost.duration_s for cost in self.history.costs]
-        return max(took) * _SLOWER + _MARGIN_S if took else None
+    def _as_asked(self, ending: Ending) -> Ending:
+        """The ending of a job that was to be stopped just then: whoever asked us may have asked it too.
+
+        Where it had come to its end without that, it is brought back to come to it once more, which does no harm.
+        """
+        if ending.state not in (RunState.FINISHED, RunState.DIED):
+            return ending
+        how = describe_status(ending.job_status or 0)
+        self._chronicle.say(f"The job ended with {how} when it was to be stopped, and may not have done its work.")
+        return replace(ending, state=RunState.STOPPED, status=ExitStatus.TRY_AGAIN)
+
+    def _longest_s(self) -> float | None:
+        """How long a snapshot of this job has taken at the most; None where none was taken."""
+        return max((cost.duration_s for cost in self.history.costs), default=None)
 
     def _newest_id(self) -> str | None:
-        return links.target(self._care.run, self._care.run.latest)
+        """The newest snapshot from which the job can be brought back."""
+        found = links.target(self._care.run, self._care.run.latest)
+        return None if found in self._chronicle.state.outdated else found
 
     def _newest(self) -> str:
         last = self._chronicle.state.last
@@ -298,3 +330,8 @@ def ending_with(status: int) -> Ending:
     """The same from its exit status, -N for signal N."""
     state = RunState.FINISHED if status == 0 else RunState.DIED
     return Ending(state, status if status >= 0 else 128 - status, status)
+
+
+def _needed_s(longest_s: float) -> float:
+    """How long a snapshot may take where the longest before took so long."""
+    return longest_s * _SLOWER + _MARGIN_S

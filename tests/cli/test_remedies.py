@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from support import CommandLine, Jobs, wait_for
+from support.command_line import PROGRAM
+from support.jobs import state
 from support.shapes import Shape, started
+from support.tmpfs import tmpfs
 
 pytestmark = pytest.mark.requires_criu
 
@@ -105,6 +109,33 @@ def test_a_job_is_started_as_it_should_be(
         shape.wait_steps(3)
         assert problems(ckptctl, shape) == []
         goes_through(ckptctl, shape)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small store")
+def test_another_place_has_room(start_job: Jobs, ckptctl: CommandLine, tmp_path: Path) -> None:
+    with begun(start_job, Start("append_log")) as shape, tmpfs(tmp_path / "small", "size=1m") as small:
+        shape.wait_steps(3)
+        words = ("check", "--pid", str(shape.pid), "--json", "--store", str(small / "store"))
+        found = [one for one in ckptctl(*words).check(5).document["result"]["findings"] if one["level"] != "ok"]
+        assert [one["check"] for one in found] == ["space"]
+        assert "choose another place with --store" in found[0]["remedy"]
+        ckptctl("dump", "--pid", str(shape.pid), "--store", str(small / "store")).check(14)
+        assert problems(ckptctl, shape) == []
+        goes_through(ckptctl, shape)
+
+
+def test_ckptctl_is_run_outside_the_job(start_job: Jobs, ckptctl: CommandLine) -> None:
+    words = ["sh", "-c", '"$0" check --pid $$ --json >out; exec sleep 60', PROGRAM]
+    job = start_job(words, environment=ckptctl.environment)
+    wait_for(lambda: Path(f"/proc/{job.pid}/comm").read_text() == "sleep\n", 60, "the answer")
+    answer = json.loads((job.folder / "out").read_text())["result"]
+    (found,) = (one for one in answer["findings"] if one["level"] != "ok")
+    assert (found["check"], found["level"]) == ("own-tree", "error")
+    assert found["remedy"].startswith("Run ckptctl outside the job")
+    ckptctl("check", "--pid", str(job.pid)).check()
+    ckptctl("dump", "--pid", str(job.pid)).check()
+    ckptctl("restore", "latest").check()
+    assert state(job.pid) == "S"
 
 
 def begun(start_job: Jobs, start: Start) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from support import CommandLine, Job, Jobs, wait_for
 from support.fake_gpu import FakeGpu, fake_gpu
+from support.shapes import started
 
 pytestmark = [pytest.mark.requires_fake_gpu, pytest.mark.requires_criu]
 FORKED, SPAWNED = "--fork-worker", "--spawn-worker"
@@ -60,6 +63,22 @@ def test_workers_do_not_inherit_the_gpu(
         job = train(start_job, machine, *options, first=launch)
         assert amiss(ckptctl, job, machine) == {}
         goes_through(ckptctl, job, machine)
+
+
+def test_a_device_without_cuda_is_closed(start_job: Jobs, ckptctl: CommandLine, tmp_path: Path) -> None:
+    with (
+        fake_gpu(tmp_path / "gpu", 580) as machine,
+        started(start_job, "device", "--path", str(machine.device)) as shape,
+    ):
+        found = amiss(ckptctl, shape.job, machine)
+        assert set(found) == {"gpu-device"}
+        assert "close the device in the job" in found["gpu-device"]["remedy"]
+        os.kill(shape.pid, signal.SIGUSR1)
+        wait_for(lambda: amiss(ckptctl, shape.job, machine) == {}, 20, "nothing against the job")
+        ckptctl("dump", "--pid", str(shape.pid), environment=machine.environment).check()
+        at_the_dump = shape.steps()
+        ckptctl("restore", "latest").check()
+        shape.wait_steps(at_the_dump + 5)
 
 
 def test_a_way_to_the_driver_is_installed(start_job: Jobs, ckptctl: CommandLine, tmp_path: Path) -> None:

@@ -92,6 +92,23 @@ def test_a_run_from_its_first_step_to_its_end(begin: Begin, ckptctl: CommandLine
     assert "goes on with it" in ckptctl("status").check().stdout
 
 
+@pytest.mark.parametrize(("status", "standing", "words"), [(0, "finished", "finished"), (3, "died", "status 3")])
+def test_a_job_that_ends_while_nobody_looks(
+    status: int, standing: str, words: str, ckptctl: CommandLine, tmp_path: Path
+) -> None:
+    job = f"while ! [ -e {tmp_path}/end ]; do sleep 0.05; done; exit {status}"
+    process = ckptctl.start("run", "--run", "gpt", "--", "sh", "-c", job)
+    wait_for((ckptctl.store / "runs" / "gpt" / "supervision.json").exists, 30, "the run")
+    wait_for(lambda: the_run(ckptctl)["pid"], 30, "the job")
+    process.kill()
+    process.wait()
+    (tmp_path / "end").touch()
+    wait_for(lambda: the_run(ckptctl)["standing"] != "unattended", 30, "the end of the job")
+    found = the_run(ckptctl)
+    assert (found["standing"], found["exit_status"]) == (standing, status)
+    assert words in ckptctl("status").check().stdout
+
+
 @pytest.mark.requires_criu
 def test_live_on_a_terminal(begin: Begin, ckptctl: CommandLine) -> None:
     """It is drawn again and again, the step goes up, and Ctrl-C ends it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ckptctl.host.orphans import count_unreaped
+from ckptctl.host.orphans import count_unreaped, ended_lately
+from support import wait_for
 
 
 @pytest.fixture
@@ -45,3 +47,27 @@ def test_where_there_are_none_nothing_is_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     assert count_unreaped(tmp_path, 60.0) == 0
     assert time.monotonic() - began < 30
+
+
+def test_those_that_have_only_just_ended_are_not_waited_for(proc: Path) -> None:
+    for name, ran_s in (("self", 5000), ("7", 4998), ("8", 4999)):
+        (proc / name / "sched").write_text(f"python (1)\n---\nse.exec_start    :     {ran_s}000.123\n")
+    began = time.monotonic()
+    assert count_unreaped(proc, 60.0) == 0
+    assert time.monotonic() - began < 30
+    (proc / "8" / "sched").write_text("se.exec_start    :     1000.123\n")
+    assert count_unreaped(proc, 0.01) == 2
+
+
+def test_the_kernel_tells_when_a_process_ended() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    entry = Path(f"/proc/{child}")
+    try:
+        wait_for(lambda: "Z" in (entry / "stat").read_text(), 10, "the end")
+        if not (entry / "sched").exists():
+            pytest.skip("no /proc/PID/sched here")
+        assert ended_lately(Path("/proc"), str(child))
+    finally:
+        os.waitpid(child, 0)

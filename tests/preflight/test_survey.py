@@ -21,7 +21,9 @@ from ckptctl.preflight.criu_facts import CriuFacts
 from ckptctl.preflight.finding import Level
 from ckptctl.preflight.survey import Facts, Inquiry, gather
 from ckptctl.preflight.unknown import Unknown
+from support import CommandLine, Jobs
 from support.machines import UBUNTU_24
+from support.shapes import started
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 _LIMIT_S = 1.0
@@ -138,6 +140,23 @@ def test_a_file_server_that_hangs_is_waited_for_no_longer(dead_server: Path) -> 
     assert facts.mount.kind == "fuse"  # type: ignore[union-attr]
     found = {one.check: one for one in ready.findings(facts)}
     assert found["store-space"].level is Level.ERROR
+
+
+@pytest.mark.requires_criu
+def test_a_store_on_such_a_server_is_named_by_check(dead_server: Path, ckptctl: CommandLine, start_job: Jobs) -> None:
+    ckptctl.environment["CKPTCTL_STORE"] = str(dead_server / "store")
+    result = ckptctl("check", "--json", timeout_s=60).check(5).document["result"]
+    assert "store-space" in {one["check"] for one in result["findings"] if one["level"] == "error"}
+    with started(start_job, "append_log") as shape:
+        shape.wait_steps(3)
+        result = ckptctl("check", "--pid", str(shape.pid), "--json", timeout_s=60).check(5).document["result"]
+        (found,) = (one for one in result["findings"] if one["level"] == "error")
+        assert (found["check"], found["remedy"]) == (
+            "space",
+            "See whether the folder can be listed; mount its file system again.",
+        )
+        assert result["job"]["estimate"]["frozen_s"] is None
+    assert "Nothing was heard about" in ckptctl("check", "--snapshot", "latest", timeout_s=90).check(16).stderr
 
 
 def test_slurm_is_asked_about_the_job(tmp_path: Path, programs: Path) -> None:

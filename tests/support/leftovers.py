@@ -26,7 +26,7 @@ def assert_nothing_is_left(ckptctl: CommandLine) -> None:
     """No journal entry, no lock, no staging folder, nothing in the trash."""
     left = [path for folder in ("journal", "locks") for path in ckptctl.state.glob(f"{folder}/*.json")]
     left += [*ckptctl.store.glob("locks/*.json"), *ckptctl.store.glob("staging/*"), *ckptctl.store.glob("trash/*")]
-    assert not left
+    assert not left, left
 
 
 def assert_goes_on(shape: Shape, steps: int = 3) -> None:

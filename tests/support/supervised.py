@@ -142,13 +142,18 @@ class Supervised:
             process: subprocess.Popen[bytes] = subprocess.Popen(
                 words,
                 stderr=said,
-                env={**self._ckptctl.environment, **(environment or {}), MARK: self.mark},
+                env={**self.environment, **(environment or {})},
                 start_new_session=True,
                 **choices,
             )
         supervisor = Supervisor(process, stdout, stderr)
         self._supervisors.append(supervisor)
         return supervisor
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its supervisors are started with."""
+        return {**self._ckptctl.environment, MARK: self.mark}
 
     @property
     def record(self) -> Supervision:
@@ -181,7 +186,7 @@ class Supervised:
 
     def wait_step(self, step: int, timeout_s: float = 60) -> None:
         """Wait until the job is as far as that."""
-        wait_for(lambda: f"step={step} " in self.run.stdout.read_text(), timeout_s, f"step {step}")
+        wait_for(lambda: any(f"step={step} " in line for line in self.log()), timeout_s, f"step {step}")
 
     def keeper(self) -> int:
         """The pid of the keeper that lives."""

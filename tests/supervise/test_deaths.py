@@ -1,0 +1,125 @@
+"""Jobs that die again and again, and hooks and disks that fail."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from support import CommandLine, wait_for
+from support.supervised import Supervised, log_of, trains
+from support.tmpfs import fill, tmpfs
+
+pytestmark = pytest.mark.requires_criu
+
+JOB = trains(60, 0.05)
+
+
+def test_three_deaths_at_one_step_end_a_run(supervise: Supervised) -> None:
+    (supervise.folder / "die-at-30").touch()
+    for status in (134, 134, 93):
+        ran = supervise("--every", "5steps", job=JOB).check(status)
+    assert "That was the 3rd time in a row at step 30: starting it again will not help." in ran.said
+    assert [death.step for death in supervise.record.deaths] == []
+    assert any(alert.code == "W_CRASH_LOOP" for alert in supervise.record.alerts)
+    # Whoever starts it once more has mended it.
+    (supervise.folder / "die-at-30").unlink()
+    supervise("--every", "5steps", job=JOB).check(0)
+    assert supervise.log() == log_of(60)
+
+
+def test_deaths_at_different_steps_do_not_end_it(supervise: Supervised) -> None:
+    for step in (25, 35, 45, 50):
+        (supervise.folder / f"die-at-{step}").touch()
+        supervise("--every", "5steps", job=JOB).check(134)
+        (supervise.folder / f"die-at-{step}").unlink()
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(60)
+
+
+def test_a_job_that_dies_before_it_says_anything_is_not_started_for_ever(supervise: Supervised) -> None:
+    ran = supervise("--restarts", "10", job=["sh", "-c", "exit 7"]).check(93)
+    assert ran.said.count("starts from the beginning") == 3
+    assert "That was the 3rd time in a row: starting it again will not help." in ran.said
+
+
+def test_restarts_are_no_more_than_were_asked_for(supervise: Supervised) -> None:
+    ran = supervise("--restarts", "1", job=["sh", "-c", "exit 7"]).check(7)
+    assert ran.said.count("starts from the beginning") == 2
+
+
+def test_a_hook_that_fails_prevents_a_snapshot_but_never_the_last(supervise: Supervised) -> None:
+    first = supervise("--every", "5steps", "--hook-before", "false", job=JOB)
+    first.wait_said("The hook false (before) failed with exit status 1.")
+    supervise.wait_step(30)
+    assert not supervise.snapshots
+    first.signal(signal.SIGTERM)
+    first.check(75)
+    assert len(supervise.snapshots) == 1
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(60)
+
+
+def test_hooks_are_told_what_there_is_to_know(supervise: Supervised, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f'echo "$CKPTCTL_EVENT $CKPTCTL_RUN $CKPTCTL_ID $CKPTCTL_ERROR_CODE" >> {told}'
+    hooks = [word for event in ("before", "after", "failure") for word in (f"--hook-{event}", f"sh -c '{script}'")]
+    first = supervise("--first-after", "500ms", *hooks, job=trains(2000, 0.05))
+    [saved] = first.wait_saved(1)
+    wait_for(lambda: told.read_text().count("\n") == 2, 10, "two hooks")
+    assert told.read_text() == f"before gpt  \nafter gpt {saved} \n"
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second = supervise("--criu-option", "--no-such-option", *hooks)
+    second.wait_said("taken over")
+    supervise.run.snapshot_request.touch()
+    wait_for(lambda: "failure gpt" in told.read_text(), 30, "the hook for failures")
+    assert told.read_text().splitlines()[-1].startswith("failure gpt  E_")
+
+
+def test_a_snapshot_that_fails_is_told_and_the_job_goes_on(supervise: Supervised) -> None:
+    ran = supervise("--every", "10steps", "--criu-option", "--no-such-option", job=JOB).check(0)
+    assert supervise.log() == log_of(60)
+    # It is tried again after a while, not at every look.
+    assert ran.said.count("criu could not dump the job") == 1
+    assert supervise.record.failures_count == 1
+    supervise.require_nothing_left()
+
+
+def test_a_job_that_others_save_and_end_was_not_killed(supervise: Supervised, ckptctl: CommandLine) -> None:
+    first = supervise(job=JOB)
+    supervise.wait_step(10)
+    ckptctl("dump", "--pid", str(supervise.keeper()), "--run", "gpt").check()
+    first.check(75)
+    assert f"Another ckptctl has saved the job and ended it: {supervise.snapshots[-1]}." in first.said
+    assert supervise.record.state == "saved"
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(60)
+
+
+def test_a_full_disk_ends_no_supervision(supervise: Supervised, ckptctl: CommandLine) -> None:
+    silent = ("sh", "-c", "while [ ! -e end ]; do sleep 0.1; done; exit 3")
+    with tmpfs(ckptctl.store, "size=200m"):
+        ran = supervise("--first-after", "500ms", job=silent)
+        [saved] = ran.wait_saved(1)
+        fill(ckptctl.store)
+        supervise.run.snapshot_request.symlink_to("nowhere")  # a link takes no space of its own
+        ran.wait_said("warning: ")
+        (supervise.folder / "end").touch()
+        # How the job ended could not be written down, but is seen all the same.
+        ran.check(3)
+        assert "exit status 3" in ran.said
+        assert list(supervise.snapshots) == [saved]
+        (ckptctl.store / "ballast").unlink()
+        supervise.require_nothing_left()
+
+
+def test_snapshots_that_do_not_fit_are_told_and_the_job_goes_on(supervise: Supervised, ckptctl: CommandLine) -> None:
+    with tmpfs(ckptctl.store, "size=84m"):
+        ran = supervise("--every", "5steps", job=JOB)
+        ran.wait_said("The snapshot needs about")
+        ran.check(0)
+        assert supervise.log() == log_of(60)
+        assert 1 <= len(supervise.snapshots) <= 6
+        assert any(alert.code == "E_NO_SPACE" for alert in supervise.record.alerts)

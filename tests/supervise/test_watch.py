@@ -1,0 +1,126 @@
+"""`ckptctl watch`: a job that others started is saved when it is due, and otherwise left as it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import CommandLine, Job, Jobs, wait_for
+from support.jobs import state
+from support.supervised import Supervised, log_of, trains
+
+pytestmark = pytest.mark.requires_criu
+
+STEPS = 120
+
+
+@pytest.fixture
+def job(start_job: Jobs) -> Job:
+    """A training that was started by hand, its output appended to a file."""
+    started = start_job(trains(STEPS, 0.1), append=True)
+    started.wait_for_lines(3)
+    return started
+
+
+def test_a_job_is_saved_when_it_is_due_and_its_end_ends_the_watch(job: Job, supervise: Supervised) -> None:
+    watch = supervise("--pid", str(job.pid), "--every", "20steps", "--keep-last", "2", command="watch")
+    watch.check(0)
+    assert f"The job {job.pid} is watched" in watch.said
+    assert job.lines() == log_of(STEPS)
+    assert len(watch.saved) >= 3
+    assert list(supervise.snapshots) == watch.saved[-2:]
+    assert supervise.record.state == "gone"
+    assert supervise.record.exit_status is None
+    # What it writes is nobody else's business.
+    assert watch.shown == []
+    supervise.require_nothing_left()
+
+
+def test_how_it_runs_is_not_touched(job: Job, supervise: Supervised) -> None:
+    before = facts(job)
+    watch = supervise("--pid", str(job.pid), "--every", "10steps", command="watch")
+    watch.wait_saved(2)
+    assert facts(job) == before
+
+
+def facts(job: Job) -> tuple[Path, list[Path], int, str]:
+    """Its folder, what it has open, its session and its parent."""
+    entry = Path("/proc", str(job.pid))
+    opened = sorted(link.readlink() for link in (entry / "fd").iterdir())
+    return (entry / "cwd").readlink(), opened, os.getsid(job.pid), (entry / "stat").read_text().split()[3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_ends_the_watch_and_not_the_job(number: signal.Signals, job: Job, supervise: Supervised) -> None:
+    watch = supervise("--pid", str(job.pid), "--every", "30m", command="watch")
+    watch.wait_said("is watched")
+    watch.signal(number)
+    watch.check(0)
+    assert f"the job runs on (pid {job.pid})" in watch.said
+    assert supervise.record.state == "left"
+    assert state(job.pid) in "RS"
+    assert not supervise.snapshots
+
+
+def test_usr1_asks_for_a_snapshot_and_term_may_end_the_job(
+    job: Job, supervise: Supervised, ckptctl: CommandLine
+) -> None:
+    options = ("--pid", str(job.pid), "--on-signal", "TERM=dump-and-stop")
+    watch = supervise(*options, command="watch")
+    watch.wait_said("is watched")
+    watch.signal(signal.SIGUSR1)
+    watch.wait_saved(1)
+    assert state(job.pid) in "RS"
+    watch.signal(signal.SIGTERM)
+    watch.check(75)
+    job.wait_gone()
+    assert len(supervise.snapshots) == 2
+    ckptctl("restore", "gpt/latest").check()
+    wait_for(lambda: len(job.lines()) == STEPS, 60, "the end of the restored job")
+    assert job.lines() == log_of(STEPS)
+
+
+def test_the_next_watch_goes_on_where_a_killed_one_was(job: Job, supervise: Supervised) -> None:
+    first = supervise("--pid", str(job.pid), "--every", "40steps", command="watch")
+    job.wait_for_lines(45)
+    first.wait_saved(1)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second = supervise("--pid", str(job.pid), "--every", "40steps", command="watch").check(0)
+    # Not one at once because the step is beyond 40.
+    assert [step // 40 for step in supervise.steps(supervise.snapshots)][:2] == [1, 2]
+    assert second.saved
+    assert job.lines() == log_of(STEPS)
+
+
+def test_a_process_that_is_not_there(supervise: Supervised) -> None:
+    assert supervise("--pid", "4194000", command="watch").wait() == 6
+
+
+def test_only_one_watches(job: Job, supervise: Supervised) -> None:
+    first = supervise("--pid", str(job.pid), command="watch")
+    first.wait_said("is watched")
+    assert supervise("--pid", str(job.pid), command="watch").wait() == 11
+    assert first.process.poll() is None
+
+
+def test_a_run_of_a_job_that_was_only_watched_starts_from_its_snapshots(start_job: Jobs, supervise: Supervised) -> None:
+    """The snapshots of a run are its snapshots, whoever took them."""
+    job = start_job(trains(STEPS, 0.1), append=True)
+    job.wait_for_lines(3)
+    watch = supervise("--pid", str(job.pid), "--every", "20steps", command="watch")
+    [saved, *_] = watch.wait_saved(1)
+    watch.signal(signal.SIGTERM)
+    watch.check(0)
+    job.kill()
+    job.wait_status()
+    ran = supervise(job=[sys.executable, "-c", "print('another job')"])
+    ran.wait_said("goes on from")
+    wait_for(lambda: len(job.lines()) == STEPS, 60, "the end of the job")
+    assert job.lines() == log_of(STEPS)
+    ran.wait()
+    assert saved in ran.said or supervise.snapshots[-1] in ran.said
