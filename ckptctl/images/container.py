@@ -227,8 +227,8 @@ def _check_places(images: Sequence[StoredImage], end_bytes: int) -> None:
 def _check_version(version: int) -> None:
     if version > VERSION:
         raise ContainerDamaged(
-            f"The memory of the job (images/{FILE_NAME}) was written by a newer ckptctl: version {version}, and this one "
-            f"reads up to {VERSION}.",
+            f"The memory of the job (images/{FILE_NAME}) was written by a newer ckptctl: it has version {version}, and "
+            f"this ckptctl reads versions up to {VERSION}.",
             hint="Update ckptctl.",
         )
     if version != VERSION:

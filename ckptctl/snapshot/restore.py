@@ -27,6 +27,7 @@ from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import ends, gpu_return, kept, returned, rollback, stream, tails
+from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.restore_request import Restored, RestoreReport, RestoreRequest, Rolled
@@ -49,13 +50,6 @@ class PidsTaken(CkptctlError):
 
     code = "E_PIDS_TAKEN"
     exit_status = ExitStatus.INCOMPATIBLE
-
-
-class SnapshotDamaged(CkptctlError):
-    """A snapshot is not what it was when it was taken."""
-
-    code = "E_SNAPSHOT_DAMAGED"
-    exit_status = ExitStatus.INTEGRITY
 
 
 def restore(request: RestoreRequest, services: Services) -> Restored:

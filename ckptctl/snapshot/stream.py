@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu.failures import CriuDumpFailed
 from ckptctl.host import cgroup
+from ckptctl.snapshot.damage import SnapshotDamaged
 
 if TYPE_CHECKING:
     from ckptctl.images.capture import Capture
@@ -99,13 +100,17 @@ def bring_in(
 def serving(folder: SnapshotFolder, images: manifest.Images, small: Path, logs: Path) -> Iterator[Serving | None]:
     """Who gives criu the images, small files from the folder `small`; nobody where it reads its own.
 
-    Raises ContainerDamaged and FileTrouble.
+    Raises SnapshotDamaged, also in the block where criu was given only part of the images for that, and FileTrouble.
     """
     if images.container is None:
         yield None
         return
+    from ckptctl.images.container import ContainerDamaged
     from ckptctl.images.serve import Serving
 
     container = folder.images / images.container.name
-    with Serving(small, container, images.container.digest, socket_folder=logs) as server:
-        yield server
+    try:
+        with Serving(small, container, images.container.digest, socket_folder=logs) as server:
+            yield server
+    except ContainerDamaged as error:
+        raise SnapshotDamaged(error.message, hint=error.hint) from error

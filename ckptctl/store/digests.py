@@ -36,12 +36,12 @@ class Meter:
     def __init__(self, total_bytes: int, interrupt: Interrupt, on_progress: OnProgress) -> None:
         self._done = 0
         self._total = total_bytes
-        self._interrupt = interrupt
+        self.interrupt = interrupt
         self._on_progress = on_progress
 
     def add(self, size: int) -> None:
         """`size` more bytes are done. Raises what the interrupt raises."""
-        self._interrupt.check()
+        self.interrupt.check()
         self._done += size
         self._on_progress(self._done, self._total)
 

@@ -15,7 +15,8 @@ from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import select
-from ckptctl.snapshot.restore import PidsTaken, SnapshotDamaged, restore
+from ckptctl.snapshot.damage import SnapshotDamaged
+from ckptctl.snapshot.restore import PidsTaken, restore
 from ckptctl.snapshot.restore_request import Restored, RestoreRequest
 from ckptctl.snapshot.returned import NotReturned
 from ckptctl.snapshot.services import Services
