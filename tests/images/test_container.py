@@ -111,7 +111,7 @@ def swap(data: bytes, chance: random.Random) -> bytes:
     return bytes(copy)
 
 
-KINDS = {
+KINDS: Mapping[str, Callable[[bytes, random.Random], bytes]] = {
     "a bit": flip,
     "in the header": lambda data, chance: near(data, chance, 0, ALIGNMENT),
     "in the footer": lambda data, chance: near(data, chance, len(data) - Footer.SIZE_BYTES, len(data)),
