@@ -32,10 +32,10 @@ class Gate:
         """Write the script into `folder`. Raises OSError."""
         self.asked, self._asking = os.pipe()
         self._answering, self._answer = os.pipe()
-        script = folder / _NAME
-        script.write_text(_SCRIPT.format(asking=self._asking, answering=self._answering), encoding="ascii")
-        script.chmod(0o700)
-        self.words = ("--action-script", str(script))
+        self._script = folder / _NAME
+        self._script.write_text(_SCRIPT.format(asking=self._asking, answering=self._answering), encoding="ascii")
+        self._script.chmod(0o700)
+        self.words = ("--action-script", str(self._script))
 
     @property
     def pass_fds(self) -> tuple[int, int]:
@@ -54,8 +54,9 @@ class Gate:
             os.write(self._answer, _GO)
 
     def close(self) -> None:
-        """CRIU fails where it has not been let through."""
+        """CRIU fails where it has not been let through. The script is gone. Raises OSError."""
         for descriptor in (self.asked, self._asking, self._answering, self._answer):
             if descriptor >= 0:
                 os.close(descriptor)
         self.asked = self._asking = self._answering = self._answer = -1
+        self._script.unlink(missing_ok=True)

@@ -35,11 +35,13 @@ class Pool:
     def give(self, buffer: memoryview) -> None:
         """A buffer that is not needed any more."""
         with self._changed:
-            self._free.append(buffer)
-            self._changed.notify()
+            if not self._closed:
+                self._free.append(buffer)
+                self._changed.notify()
 
     def close(self) -> None:
-        """Nobody waits any longer."""
+        """Nobody waits any longer; the memory is given back with the last buffer that is in use."""
         with self._changed:
             self._closed = True
+            self._free.clear()
             self._changed.notify_all()

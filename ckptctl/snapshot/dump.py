@@ -138,7 +138,7 @@ class _Dump:
         if self.request.images is stream.Layout.STREAM:
             wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
             free = services.machine.memory_available_bytes - device_bytes
-            self.capture = held(stream.listening(self.staging.folder, wanted, free))
+            self.capture = held(stream.listening(self.staging.folder, wanted, free, services.reporter))
 
     def discard(self) -> None:
         """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu.failures import CriuDumpFailed
+from ckptctl.events import Notice, Reporter
 from ckptctl.host import cgroup
 from ckptctl.snapshot.damage import SnapshotDamaged
 
@@ -33,6 +35,19 @@ class Layout(StrEnum):
     DIRECTORY = "directory"  # what criu writes by itself
 
 
+def obstacle(folder: Path) -> str | None:
+    """Why criu cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
+
+    It must be held until they have been read (see ckptctl.images.gate): by a script that looks into its descriptors.
+    Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return "Memory is written by criu itself, since only root can hold criu until its pipes are empty."
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return f"Memory is written by criu itself, since nothing can be run from the file system of {folder} (noexec)."
+    return None
+
+
 def buffer_bytes(wanted_bytes: int, free_bytes: int) -> int:
     """The memory to take for what criu gives faster than the disk takes it.
 
@@ -43,12 +58,20 @@ def buffer_bytes(wanted_bytes: int, free_bytes: int) -> int:
 
 
 @contextmanager
-def listening(folder: SnapshotFolder, wanted_bytes: int, free_bytes: int) -> Iterator[Capture]:
+def listening(
+    folder: SnapshotFolder, wanted_bytes: int, free_bytes: int, reporter: Reporter
+) -> Iterator[Capture | None]:
     """Be ready to take the images of a dump, with memory as `buffer_bytes` says; the machine has `free_bytes`.
 
-    Raises FileTrouble and NoSpace.
+    None, and a word to the reporter, where criu must write them itself. Raises FileTrouble and NoSpace.
     """
     from ckptctl.images.capture import Capture
+
+    reason = obstacle(folder.logs)
+    if reason is not None:
+        reporter.report(Notice(reason))
+        yield None
+        return
 
     left = cgroup.memory_left_bytes(Path("/proc/self/cgroup").read_text().splitlines())
     free_bytes = free_bytes if left is None else min(free_bytes, left)
