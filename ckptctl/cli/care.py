@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ckptctl.store.manifest import Progress
     from ckptctl.store.retention import Retention
     from ckptctl.supervise.plan import Around, Care
+
+DEFAULT_KEPT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class Words:
         from ckptctl.supervise.reactions import DEFAULT, WATCHED, parse_reactions
         from ckptctl.supervise.snapshots import Manner
 
-        around, policy, retention = self.around, self.schedule.policy(), self.keep.retention()
+        around, policy, retention = self.around, self.schedule.policy(), _or_default(self.keep.retention())
         tags = tuple(check_tag(text) for text in around.tag or ())
         manner = Manner(retention, tags, tuple(around.criu_option or ()), parse_duration(around.gpu_timeout))
         return Care(
@@ -238,6 +240,11 @@ def _around(run: RunFolder, words: AroundOptions, preemption: PreemptionOptions,
         notifier=Notifier(targets, services.reporter, events=events),
         metrics=None if words.metrics_file is None else MetricsFile(words.metrics_file, services.reporter),
     )
+
+
+def _or_default(asked: Retention) -> Retention:
+    """What takes snapshots by itself must not fill the disk by itself: where nothing is said the newest stay."""
+    return replace(asked, keep_last=DEFAULT_KEPT) if asked.is_empty else asked
 
 
 def _metric(policy: Policy, retention: Retention) -> str:

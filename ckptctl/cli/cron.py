@@ -28,10 +28,10 @@ def cron(
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
     json: JsonOpt = False,
 ) -> int:
-    """Print a crontab that keeps a run alive, for machines without systemd.
+    """Print a crontab that keeps a run alive.
 
-    With --as it is a file for /etc/cron.d, else one for `crontab`. With options that say which snapshots are kept, it
-    does the same to old snapshots each night, and verifies every byte each week.
+    For machines without systemd. With --as it is a file for /etc/cron.d, else one for `crontab`. With options that say
+    which snapshots are kept, it does the same to old snapshots each night, and verifies every byte each week.
     """
     from ckptctl.supervise.crontab import render
 

@@ -35,9 +35,10 @@ def drain(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Save and end every run of this machine, for maintenance, and refuse new ones until `ckptctl undrain`.
+    """Save and end every run of this machine, and refuse new ones.
 
-    That is what `run` and `watch` of this user look after here. What cannot be saved runs on, and is named.
+    For maintenance; `ckptctl undrain` is the way back. Every run is what `run` and `watch` of this user look after
+    here. What cannot be saved runs on, and is named.
     """
     from ckptctl.supervise.drain import drain as take_off
     from ckptctl.supervise.drain import plan_drain
@@ -58,7 +59,7 @@ def undrain(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Let runs start again on this machine, and bring back those that `ckptctl drain` has stopped.
+    """Bring back the runs that a drain has stopped, and allow new ones.
 
     Each goes on as it was started: by systemd, or in the background with its folder and environment.
     """

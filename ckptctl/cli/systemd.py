@@ -64,10 +64,11 @@ def systemd(
     ] = False,
     json: JsonOpt = False,
 ) -> int:
-    """Let systemd keep a run alive: at boot, after preemption, and when it died.
+    """Let systemd keep a run alive, from boot to boot.
 
-    Writes a service that starts `ckptctl run` with these options and this command in this folder. With options that
-    say which snapshots are kept, timers do the same to old snapshots each day, and verify every byte each week.
+    Writes a service that brings it back after preemption and when it died: it starts `ckptctl run` with these options
+    and this command in this folder. With options that say which snapshots are kept, timers do the same to old
+    snapshots each day, and verify every byte each week.
     """
     from ckptctl.supervise.unit_install import running_manager
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,7 +12,7 @@ from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
-from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, session
 
 STATUSES: Final = (
@@ -22,7 +23,7 @@ STATUSES: Final = (
 
 @grouped
 def watch(
-    pid: Annotated[int, typer.Option("--pid", "-p", metavar="PID", min=1, help="The root of the process tree.")],
+    pid: Annotated[str, typer.Option("--pid", "-p", metavar="PID", help="The root of the process tree.")],
     schedule: ScheduleOptions,
     keep: KeepOptions,
     preemption: PreemptionOptions,
@@ -49,21 +50,26 @@ def watch(
     from ckptctl.supervise.run import supervised
     from ckptctl.supervise.watch import watch as look_after
 
+    number = parse_pid(pid)
     signals = Signals()
     with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
-        root = identify(pid)
-        command = command_words(pid)
+        root = identify(number)
+        command = command_words(number)
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(command)))
         services = supervised(folder, app.services)
-        care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(pid), services, watched=True)
+        care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(number), services, watched=True)
         duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
         with on_duty(services.host_state, duty):
             return look_after(care, root, command, services, signals)
 
 
 def _logs(pid: int) -> tuple[Path, ...]:
-    """The files to which the job's output goes, as far as it goes to files."""
-    outputs = [Path(f"/proc/{pid}/fd/{number}") for number in (1, 2)]
-    found = [output.resolve() for output in outputs if output.is_file()]
+    """The files to which the job's output goes, as far as it goes to files that may be looked at."""
+    found = []
+    for number in (1, 2):
+        with suppress(OSError):
+            output = Path(f"/proc/{pid}/fd/{number}")
+            if output.is_file():
+                found.append(output.resolve())
     return tuple(dict.fromkeys(found))

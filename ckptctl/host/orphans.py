@@ -43,7 +43,10 @@ def _ended(proc: Path) -> frozenset[tuple[str, str]]:
 
 
 def ended_lately(proc: Path, pid: str) -> bool:
-    """Whether this ended process ran in the last seconds. False where the kernel does not tell. The clocks of processors differ a little, which is why it is not enough."""
+    """Whether this ended process ran in the last seconds; False where the kernel does not tell.
+
+    The clocks of processors differ a little, which is why it is not enough.
+    """
     then, now = _ran_last(proc / pid), _ran_last(proc / "self")
     return then is not None and now is not None and now - then < _LATELY_S
 

@@ -20,6 +20,8 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_CHARACTERS: Final = 30
 _ALERTS_SHOWN: Final = 3
+_AGAIN: Final = "the same command brings it back"
+_GIVEN_UP: Final = "that was the third time at one step"
 
 
 def status_text(store: StoreStatus, now: datetime) -> str:
@@ -81,15 +83,16 @@ def _run_lines(run: RunStatus, now: datetime) -> Iterator[str]:
 
 def _standing(run: RunStatus) -> str:
     pid = f" (pid {run.pid})" if run.pid is not None else ""
+    again = f"`ckptctl restore latest --run {run.run}` brings it back" if run.watched else _AGAIN
     words = {
         "running": f"running{pid}",
         "unattended": f"running{pid}, but nobody looks after it: run the same command again to take it over",
         "elsewhere": f"looked after on {run.host}",
-        "saved": "saved and ended; the same command goes on with it",
-        "stopped": "stopped; the same command goes on with it",
+        "saved": f"saved and ended; {again}",
+        "stopped": f"stopped; {again}",
         "finished": "finished",
-        "died": f"died {_how(run.exit_status)}",
-        "lost": "killed together with its supervisor; the same command brings it back",
+        "died": f"died {_how(run.exit_status)}; {_GIVEN_UP if run.given_up else again}",
+        "lost": f"killed together with its supervisor; {again}",
         "gone": "ended, and nobody saw how",
         "snapshots": "not under supervision",
     }

@@ -18,7 +18,7 @@ from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
-from ckptctl.process.tree import Tree, read_tree
+from ckptctl.process.tree import KernelThread, Tree, read_tree
 from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing, stream
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
@@ -352,6 +352,8 @@ class _Dump:
 
     def _with_outcome(self, error: CkptctlError) -> CkptctlError:
         if not hasattr(self, "tree"):
+            if isinstance(error, KernelThread):
+                return error  # no job, of which there were something to say
             with suppress(NoSuchProcess):
                 error.outcome = standing.outcome_of(identify(self.request.pid), stopped_before=True).sentence
             return error

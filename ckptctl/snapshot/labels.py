@@ -52,7 +52,7 @@ def unpin(store: Store, found: Found, services: Services) -> Labelled:
 
 
 def tag(store: Store, found: Found, add: Sequence[str], remove: Sequence[str], services: Services) -> Labelled:
-    """Give the snapshot these tags and take those away, in this order of importance: `remove` wins. Raises as `pin`."""
+    """Give the snapshot tags and take others away; one that is in both goes. Raises as `pin`."""
 
     def changed(entry: Entry, former: Labels) -> Labels:
         tags = tuple(name for name in dict.fromkeys((*entry.tags, *add)) if name not in remove)

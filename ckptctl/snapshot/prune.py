@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ckptctl import files
-from ckptctl.files import FileTrouble
+from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.snapshot.remove import USERS_OWN
 from ckptctl.snapshot.services import Services
 from ckptctl.store import catalog, journal, locks, removal
@@ -62,8 +62,9 @@ def prune(store: Store, *, tails: bool, dry_run: bool, services: Services) -> Pr
     """Delete what is in the trash, staging folders that nobody builds in, and logs of restores of snapshots gone.
 
     What restores cut from files (`ID.tails`) goes only with `tails`; what jobs wrote (`ID.output`) never does.
-    One that cannot be deleted does not save the others. While somebody dumps or restores in this store only the
-    trash is emptied. Raises FileTrouble and what the interrupt raises.
+    One that cannot be deleted does not save the others. While somebody dumps or restores in this store, or where the
+    disk is so full that no lock can be written, only the trash is emptied.
+    Raises FileTrouble and what the interrupt raises.
     """
     trash = [_rubbish(path, Kind.FORGOTTEN) for path in _folders(store.trash)]
     try:
@@ -72,9 +73,9 @@ def prune(store: Store, *, tails: bool, dry_run: bool, services: Services) -> Pr
             found = list(_leftovers(store, services))
             wanted = [one for one in found if _is_wanted(one, tails=tails)]
             moved, problems = ([], []) if dry_run else _to_trash(store, wanted)
-    except Locked as error:
+    except (Locked, NoSpace) as error:  # on a full disk not even a lock can be written
         found, wanted, moved = [], [], []
-        problems = [f"Only the trash was looked at, because the store is in use: {error.message}"]
+        problems = [f"Only the trash was looked at: {error.message}"]
     left = tuple(one for one in found if one not in wanted)
     if dry_run:
         return Pruned((*trash, *wanted), left, tuple(problems))
@@ -111,7 +112,7 @@ def _to_trash(store: Store, wanted: list[Rubbish]) -> tuple[list[tuple[Path, Rub
     for one in wanted:
         try:
             moved.append((removal.put_in_trash(store, one.path), one))
-        except FileTrouble as error:
+        except (FileTrouble, NoSpace) as error:
             problems.append(error.message)
     return moved, problems
 

@@ -12,7 +12,7 @@ from ckptctl.criu.container import ImageDamaged
 from ckptctl.criu.images import read_images
 from ckptctl.criu.records import Images
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
-from ckptctl.files import FileTrouble
+from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.snapshot.services import Services
 from ckptctl.store import catalog, journal, locks, removal
 from ckptctl.store.catalog import Entry
@@ -88,13 +88,14 @@ def needed_folders(services: Services) -> frozenset[Path]:
 def take_out(store: Store, entry: Entry) -> TakenOut:
     """Move a snapshot into the trash, and let go what its dump left in the kernel.
 
-    The caller holds the lock, and calls `removal.settle` afterwards. Raises FileTrouble; then it is where it was.
+    The caller holds the lock, and calls `removal.settle` afterwards. Raises FileTrouble and NoSpace; then it is where
+    it was.
     """
     # A job that went on has its connections itself; those of one that was ended wait for the restore.
     waiting = entry.manifest is None or entry.manifest.ended
     images = _images(entry.folder) if waiting else None
     rubbish = [removal.put_in_trash(store, entry.folder.path)]
-    with suppress(FileTrouble):  # mostly there are none, and `prune` finds what stays
+    with suppress(FileTrouble, NoSpace):  # mostly there are none, and `prune` finds what stays
         rubbish.append(removal.put_in_trash(store, entry.folder.beside("logs")))
     return TakenOut(tuple(rubbish), _forget_connections(images) if images is not None else ())
 
@@ -124,5 +125,5 @@ def _forget_connections(images: Images) -> tuple[str, ...]:
 def _holds_something(folder: Path) -> bool:
     try:
         return any(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -26,7 +26,7 @@ from ckptctl.preflight.finding import Finding, Level, blockers, refuse
 from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot import ends, gpu_return, kept, returned, rollback, stream, tails
+from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, stream, tails
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.outcome import JobState, Outcome
@@ -276,9 +276,11 @@ class _Restore:
 
     def _require_free_ids(self) -> None:
         """Wait until the ids that the job must get back are free. Raises PidsTaken."""
-        ids, interrupt = self._ids(), self.services.interrupt
-        if not control.wait_until(lambda: not control.taken(ids), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=interrupt):
-            raise _pids_taken(control.taken(ids))
+        needed, interrupt = self._ids(), self.services.interrupt
+        if not control.wait_until(
+            lambda: not control.taken(needed), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=interrupt
+        ):
+            raise _pids_taken(control.taken(needed))
 
     @contextmanager
     def _noting_what_is_left(self) -> Iterator[None]:
@@ -301,11 +303,7 @@ class _Restore:
         """The process and thread ids that must be free: none in a PID namespace of its own."""
         if self.request.new_pid_namespace:
             return ()
-        return tuple(
-            dict.fromkeys(
-                number for process in self.manifest.tree.processes for number in (process.pid, *process.threads)
-            )
-        )
+        return ids.ids_of(self.manifest)
 
     def _images(self) -> Path:
         images = self.request.folder.images
@@ -372,11 +370,7 @@ def _recorded(manifest: Manifest) -> Options:
 
 
 def _pids_taken(numbers: tuple[int, ...]) -> PidsTaken:
-    return PidsTaken(
-        f"The job needs its process and thread ids back, and these are in use: {returned.owners(numbers)}.",
-        hint="End what uses them, or restore beside it with --new-pid-namespace.",
-        details={"ids": list(numbers)},
-    )
+    return PidsTaken(ids.in_use(numbers), hint=ids.REMEDY, details={"ids": list(numbers)})
 
 
 _STEPS: Final = (

@@ -85,9 +85,8 @@ def apply_retention(store: Store, run: str, policy: Retention, services: Service
     or a limit cannot be met; `problems` says so.
     A metric that no snapshot has yet keeps nothing. An empty policy keeps everything.
     """
-    nothing = Forgotten(run, Judgement(()))
     if policy.is_empty:
-        return nothing
+        return Forgotten(run, Judgement(()))
     try:
         with exclusive(store, run, services):
             done = _forget(store, run, policy, catalog.list_snapshots(store, run), services)
@@ -122,7 +121,7 @@ def _forget(store: Store, run: str, policy: Retention, entries: Sequence[Entry],
             entry = left[verdict.id]
             try:
                 taken = take_out(store, entry)
-            except FileTrouble as error:
+            except (FileTrouble, NoSpace) as error:
                 problems.append(error.message)
                 continue
             del left[verdict.id]

@@ -52,17 +52,26 @@ def require_removable(store: Store, run: str, snapshot_id: str) -> None:
 
 
 def put_in_trash(store: Store, path: Path) -> Path:
-    """Move a folder of the store into its trash by one rename, and return where it is now.
+    """Move a folder of the store into its trash by one rename, durably, and return where it is now.
 
-    Raises files.FileTrouble; then it is where it was.
+    Raises files.FileTrouble and files.NoSpace; then it is where it was.
     """
     files.make_private_folder(store.trash)
     rubbish = store.trash / f"{path.name}.{os.urandom(4).hex()}"
     try:
         path.rename(rubbish)
-        files.fsync_folder(path.parent)
     except OSError as error:
         raise files.trouble(error, f"{path} cannot be removed") from error
+    try:
+        files.fsync_folder(path.parent)
+    except OSError as error:
+        # What a crash could bring back must not be deleted.
+        failure = files.trouble(error, f"{path} cannot be removed for good")
+        try:
+            rubbish.rename(path)
+        except OSError as second:
+            failure.add_note(f"It stays at {rubbish}, because it cannot be taken back: {second}")
+        raise failure from error
     return rubbish
 
 

@@ -14,6 +14,7 @@ from ckptctl.command import Child
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Notice
 from ckptctl.host.service import Service
+from ckptctl.interrupt import Interrupted, Terminated
 from ckptctl.process.identity import ProcessId, identify, is_alive
 from ckptctl.snapshot import select
 from ckptctl.snapshot.restore_request import RestoreRequest
@@ -70,7 +71,11 @@ def bring_back(limit_s: float, services: Services) -> tuple[BroughtBack, ...]:
         one.start()
     until_s = services.clock() + limit_s
     while any(not one.is_settled() for one in begun) and services.clock() < until_s:
-        services.interrupt.check()
+        try:
+            services.interrupt.check()
+        except (Interrupted, Terminated) as error:
+            error.hint = "What was started goes on. Run it again to see whether all are back."
+            raise
         time.sleep(_TICK_S)
     return tuple(one.end(limit_s) for one in begun)
 
@@ -129,7 +134,7 @@ class _Comeback:
 
     def end(self, limit_s: float) -> BroughtBack:
         """The result; what runs is not to be brought back any more."""
-        if self._done is None:
+        if not self.is_settled():
             where = "systemctl status" if self._duty.call.service else str(_log(self._duty))
             text = f"does not run yet after {format_duration(limit_s)}; see {where}"
             self._settle(Comeback.FAILED, text)

@@ -10,6 +10,7 @@ from typing import Final
 
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Notice
+from ckptctl.process.identity import ProcessId, exists
 from ckptctl.schedule.history import History
 from ckptctl.schedule.kept import kept, recalled
 from ckptctl.snapshot.dump_request import DumpReport
@@ -53,6 +54,8 @@ class Chronicle:
         earlier = self._earlier()
         fresh = Supervision(care.run.name, command, RunState.RUNNING, services.owner, services.now())
         self.state = fresh if earlier is None else dataclasses.replace(earlier, supervisor=services.owner)
+        here, then = services.owner, earlier.supervisor if earlier else services.owner
+        self._pids_hold = (then.boot_id, then.pid_namespace) == (here.boot_id, here.pid_namespace)
 
     def _earlier(self) -> Supervision | None:
         path = self._care.run.supervision
@@ -63,6 +66,12 @@ class Chronicle:
             text = f"{error.message} It is kept as {aside.name}, and the run goes on without it."
             self._services.reporter.report(Caution(text, error.code))
             return None
+
+    @property
+    def living(self) -> ProcessId | None:
+        """The root of the job as it was written down, if that lives."""
+        job = self.state.job
+        return job.identity if job is not None and self._pids_hold and exists(job.identity) else None
 
     def starts_anew(self, *, for_want_of_snapshots: bool) -> None:
         """The job is about to start from the beginning: what happened to it before says nothing any more.
@@ -82,6 +91,7 @@ class Chronicle:
         """The job runs. One that ran before its supervisor did keeps its record."""
         known = self.state.job
         same = known is not None and known.identity == job.identity
+        self._pids_hold = True
         self._change(state=RunState.RUNNING, job=known if same else job, exit_status=None, progress=progress)
 
     def found(self, job: JobRecord) -> None:

@@ -22,8 +22,11 @@ def render(wanted: Unattended, *, with_user: bool) -> str:
     words = (*run[:2], "--if-needed", "--quiet", *run[2:])
     lines = ["SHELL=/bin/sh", *_path(wanted), f"*/5 * * * * {user}{_command(wanted, words)}"]
     if wanted.keep:
-        lines.append(f"{minute} {hour} * * * {user}{_command(wanted, wanted.forget_words)} >/dev/null")
-        lines.append(f"{minute} {hour + 1} * * 0 {user}{_command(wanted, wanted.verify_words)} >/dev/null")
+        # Not before there is a snapshot.
+        there = f"test ! -e {shlex.quote(str(wanted.latest))} || (".replace("%", "\\%")
+        forget, verify = (_command(wanted, words) for words in (wanted.forget_words, wanted.verify_words))
+        lines.append(f"{minute} {hour} * * * {user}{there}{forget} >/dev/null)")
+        lines.append(f"{minute} {hour + 1} * * 0 {user}{there}{verify} >/dev/null)")
     for line in lines:
         _check(line, wanted)
     return _HEAD.format(run=wanted.run) + "\n".join(lines) + "\n"

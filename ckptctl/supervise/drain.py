@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Notice
+from ckptctl.interrupt import Interrupted, Terminated
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.dump_request import DumpRequest, StoreTarget
@@ -21,7 +22,6 @@ from ckptctl.supervise import duty as duties
 from ckptctl.supervise import supervision
 from ckptctl.supervise.duty import Drain, Duty
 from ckptctl.supervise.supervision import RunState, Supervision
-from ckptctl.units import format_duration
 
 _TICK_S: Final = 0.2
 _NOTE: Final = "drain"
@@ -61,7 +61,11 @@ def drain(reason: str, limit_s: float, services: Services) -> tuple[Drained, ...
     """
     duties.mark_drained(services.host_state, Drain(services.now(), services.owner, reason))
     work = _Drain(services, services.clock() + limit_s)
-    work.stop_all()
+    try:
+        work.stop_all()
+    except (Interrupted, Terminated) as error:
+        error.hint = "No run is started here now. `ckptctl undrain` ends that, and brings back what was stopped."
+        raise
     return tuple(work.outcome(one) for one in work.asked)
 
 
@@ -87,13 +91,14 @@ class _Drain:
         """Until no run is left that could be stopped, or no time is."""
         services = self._services
         while True:
-            for one in duties.read_duties(services.host_state, services.owner):
+            living = duties.read_duties(services.host_state, services.owner)
+            for one in living:
                 if one not in self.asked:
                     self._ask(one)
-            for one in self.asked:
-                if self._is_unattended(one):
+                elif self._could_be_saved(one):
                     self._save(one)
-            if not any(self._is_ending(one) for one in self.asked) or services.clock() >= self._until_s:
+            ending = any(self._liveness(one) is Liveness.ALIVE for one in self.asked)
+            if not (ending or any(map(self._could_be_saved, living))) or services.clock() >= self._until_s:
                 return
             services.interrupt.check()
             time.sleep(_TICK_S)
@@ -132,23 +137,20 @@ class _Drain:
         else:
             self._saved[duty.file_name] = report.id
 
-    def _is_unattended(self, duty: Duty) -> bool:
-        """Whether its job lives alone, and could be saved."""
-        return self._liveness(duty) is Liveness.DEAD and duty.file_name not in self._failed and duty.root is not None
-
-    def _is_ending(self, duty: Duty) -> bool:
-        return self._liveness(duty) is Liveness.ALIVE or self._is_unattended(duty)
+    def _could_be_saved(self, living: Duty) -> bool:
+        """Whether the job of a run that lives has nobody else to save it."""
+        return self._liveness(living) is Liveness.DEAD and living.file_name not in {**self._failed, **self._saved}
 
     def _judged(self, duty: Duty, known: Supervision | None) -> tuple[Result, str]:
         liveness = self._liveness(duty)
         if duty.file_name in self._failed:
             error = self._failed[duty.file_name]
-            return Result.RUNS, f"still runs: {error.message}{' ' + error.hint if error.hint else ''}"
+            why = f"{error.message}{' ' + error.hint if error.hint else ''}"
+            return (Result.UNSAVED, f"is gone: {why}") if duty.root is None else (Result.RUNS, f"still runs: {why}")
         if liveness is Liveness.UNKNOWN:
             return Result.RUNS, f"still runs: {duty.supervisor} is in another PID namespace; drain it there"
         if liveness is Liveness.ALIVE or duty.root is not None:
-            since = format_duration((self._services.now() - duty.supervisor.since).total_seconds())
-            text = f"still runs: {duty.supervisor.pid} was asked by SIGTERM and has not ended (it is {since} old)"
+            text = f"still runs: ckptctl {duty.supervisor.pid} was sent SIGTERM and has not ended in time"
             return Result.RUNS, f"{text}; see its log, and --on-signal if it was given"
         if duty.file_name in self._saved:
             return Result.SAVED, f"saved as {self._saved[duty.file_name]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -133,9 +133,11 @@ def on_duty(host: HostState, duty: Duty) -> Iterator[None]:
         refuse_while_drained(host)
         yield
     finally:
-        others = [one for one in _read_all(host.duties) if one.place == duty.place and one != duty]
-        if others or duty.root is None:
-            record.unlink(missing_ok=True)
+        # What is wrong with the records of others changes nothing of how this one ends.
+        with suppress(CkptctlError, OSError):
+            others = [one for one in _read_all(host.duties) if one.place == duty.place and one != duty]
+            if others or duty.root is None:
+                record.unlink(missing_ok=True)
 
 
 def refuse_while_drained(host: HostState) -> None:
@@ -177,17 +179,22 @@ def mark_drained(host: HostState, drain: Drain) -> None:
 
 
 def read_duties(host: HostState, here: Owner) -> tuple[Duty, ...]:
-    """Each run that lives on this host, looked after or not, by name; of several records of one run the right one.
+    """Everybody who looks after a run on this host, and each run that lives here without anybody, by name.
 
     Records of what is over are removed. Raises DutyDamaged, FileTrouble.
     """
-    found: dict[tuple[Path, str], Duty] = {}
-    for duty in sorted(_read_all(host.duties), key=lambda one: (is_attended(one, here), one.supervisor.since)):
-        if not is_attended(duty, here) and (duty.supervisor.boot_id != here.boot_id or duty.root is None):
-            (host.duties / duty.file_name).unlink(missing_ok=True)
+    every = _read_all(host.duties)
+    attended = [one for one in every if is_attended(one, here)]
+    alone: dict[tuple[Path, str], Duty] = {}
+    for duty in sorted(every, key=lambda one: one.supervisor.since):
+        if duty in attended:
             continue
-        found[duty.place] = duty
-    return tuple(sorted(found.values(), key=lambda one: one.place))
+        lives = duty.supervisor.boot_id == here.boot_id and duty.root is not None
+        if lives and not any(one.place == duty.place for one in attended):
+            alone[duty.place] = duty
+        else:
+            (host.duties / duty.file_name).unlink(missing_ok=True)
+    return tuple(sorted([*attended, *alone.values()], key=lambda one: one.place))
 
 
 def is_attended(duty: Duty, here: Owner) -> bool:

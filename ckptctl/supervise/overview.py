@@ -51,6 +51,8 @@ class RunStatus:
 
     run: Annotated[str, "its name"]
     standing: Annotated[Standing, "how it stands"]
+    watched: Annotated[bool, "whether others have started the job, so that `restore` and not `run` brings it back"]
+    given_up: Annotated[bool, "whether it died at the same step three times in a row"]
     command: Annotated[tuple[str, ...], "the words of the job"]
     pid: Annotated[int | None, "root of the job's tree; null where it does not run on this machine"]
     supervisor_pid: Annotated[int | None, "the ckptctl that looks after it; null where none does"]
@@ -111,6 +113,8 @@ def _status(store: Store, run: RunFolder, here: Owner) -> RunStatus:
     return RunStatus(
         run=run.name,
         standing=standing,
+        watched=known is not None and known.begun is None,
+        given_up=known is not None and known.given_up,
         command=known.command if known else (),
         pid=job.pid if job and lives else None,
         supervisor_pid=known.supervisor.pid if known and attended else None,

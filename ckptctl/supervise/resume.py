@@ -14,6 +14,7 @@ from ckptctl.criu.failures import CriuRestoreFailed
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.process.identity import ProcessId
+from ckptctl.process.member import command_words
 from ckptctl.snapshot import select
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.restore import PidsTaken, restore
@@ -23,11 +24,11 @@ from ckptctl.snapshot.services import Services
 from ckptctl.store import links
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.layout import RunFolder
-from ckptctl.store.manifest import Progress
+from ckptctl.store.manifest import Manifest, Progress
 from ckptctl.store.manifest_json import ManifestDamaged
 from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch, forget_exit
-from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays, forget_former_exit
+from ckptctl.supervise.job import KEEPER, Job, end_all, find_keeper, find_strays, forget_former_exit
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
 
@@ -68,11 +69,14 @@ class Before:
     """What was before.
 
     `outdated`: snapshots from before the run was last started from the beginning, which do not count. `command`: what
-    it was started with, empty where it never was. `on_root` hears of the root of a new tree before the job runs.
+    it was started with, empty where it never was. `living`: the root of its job as it was written down, which has no
+    keeper where others have started the job; None where it has ended. `on_root` hears of the root of a new tree before
+    the job runs.
     """
 
     outdated: frozenset[str]
     command: tuple[str, ...]
+    living: ProcessId | None
     on_root: Callable[[ProcessId], None]
 
 
@@ -82,7 +86,7 @@ def begin(care: Care, wanted: Start, services: Services, before: Before) -> Begu
     Raises RunLives where a job that lives was to be started anew, and what `restore` and `launch.start` raise: a run
     whose snapshots cannot be restored here does not begin anew, which would be to lose them unsaid.
     """
-    living = find_keeper(care.run)
+    living = find_keeper(care.run) or before.living
     if living is not None:
         return _take_over(care, wanted, services, before, living)
     strays = find_strays(care.run)
@@ -101,15 +105,15 @@ def begin(care: Care, wanted: Start, services: Services, before: Before) -> Begu
     return begun
 
 
-def _take_over(care: Care, wanted: Start, services: Services, before: Before, keeper: ProcessId) -> Begun:
+def _take_over(care: Care, wanted: Start, services: Services, before: Before, root: ProcessId) -> Begun:
     if not wanted.resume:
         raise RunLives(
-            f"The job of the run {care.run.name} still runs (pid {keeper.pid}), and was not started anew.",
-            hint=f"End it first (kill {keeper.pid}), or leave --no-resume away to look after it.",
+            f"The job of the run {care.run.name} still runs (pid {root.pid}), and was not started anew.",
+            hint=f"End it first (kill {root.pid}), or leave --no-resume away to look after it.",
         )
-    forget_former_exit(care.run, keeper)
-    job = Job(keeper, care.run.job_exit)
-    services.reporter.report(Notice(f"The job of the run {care.run.name} still runs (pid {keeper.pid}): taken over."))
+    forget_former_exit(care.run, root)
+    job = Job(root, care.run.job_exit)
+    services.reporter.report(Notice(f"The job of the run {care.run.name} still runs (pid {root.pid}): taken over."))
     _say_other_command(wanted, services, before)
     return Begun(job, Beginning.TAKEN_OVER, _sizes(care.run))
 
@@ -180,8 +184,23 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
         # Somebody may also have taken one of them after it was seen to be free.
         if isinstance(error, CriuRestoreFailed) and error.failure.code not in _IDS_TAKEN:
             raise
+        _require_not_running(chosen.manifest)
         services.reporter.report(Caution(f"{error.message} The job gets a PID namespace of its own.", error.code))
     return restore(_request(chosen, wanted, new_pid_namespace=True), services)
+
+
+def _require_not_running(manifest: Manifest) -> None:
+    """Raise RunLives where what has the pid of the root looks like it: the job was brought back by hand, and runs.
+
+    Of a job with a keeper that is known already.
+    """
+    root = next(one for one in manifest.tree.processes if one.pid == manifest.tree.root_pid)
+    kept = any(Path(word).name == KEEPER for word in root.cmdline)
+    if not kept and command_words(root.pid) == root.cmdline:
+        raise RunLives(
+            f"The job of the run {manifest.run} seems to run as process {root.pid}: it was not brought back twice.",
+            hint=f"Look after it (ckptctl watch --pid {root.pid} --run {manifest.run}), or end it first.",
+        )
 
 
 def _say_other_command(wanted: Start, services: Services, before: Before) -> None:

@@ -83,7 +83,7 @@ def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
     A job whose supervisor was killed may have come to its end since, and its keeper has written that down.
     """
     run = care.run
-    if chronicle.state.state in (RunState.RUNNING, RunState.LEFT) and find_keeper(run) is None:
+    if chronicle.state.state in (RunState.RUNNING, RunState.LEFT) and not (find_keeper(run) or chronicle.living):
         found = read_exit(run.job_exit)
         if found is not None:
             chronicle.say(f"The job of the run {run.name} has ended while nobody looked after it.")
@@ -118,7 +118,7 @@ def _run_once(course: _Course, wanted: Start) -> Ending:
         chronicle.began(JobRecord(root.pid, root.start_ticks, services.now()), Progress())
 
     former = () if chronicle.state.begun is None else chronicle.state.command
-    before = resume.Before(frozenset(chronicle.state.outdated), former, on_root)
+    before = resume.Before(frozenset(chronicle.state.outdated), former, chronicle.living, on_root)
     asked = replace(snapshots.services(), interrupt=services.interrupt)
     try:
         begun = resume.begin(care, wanted, asked, before)

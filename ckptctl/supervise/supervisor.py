@@ -24,7 +24,7 @@ from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.exits import JobExit
 from ckptctl.supervise.gauges import Gauges
-from ckptctl.supervise.job import Job, end_all, find_strays
+from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays
 from ckptctl.supervise.notices.notice import Notice as Warned
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care
@@ -255,7 +255,7 @@ class Supervisor:
     def _stop(self, job: Job, grace_s: float) -> Ending:
         self._chronicle.ending()
         gone = job.end(grace_s)
-        if not gone or not end_all(find_strays(self._care.run)):
+        if not self._end_strays() or not gone:
             text = f"The job (pid {job.root.pid}) does not end: its processes wait inside the kernel."
             self._chronicle.alert("W_JOB_LEFT", text)
         found = job.exit()
@@ -273,8 +273,12 @@ class Supervisor:
             return Ending(RunState.SAVED, ExitStatus.TRY_AGAIN)
         # Whoever killed the keeper killed what could have told, and maybe not what it kept. One that could not write,
         # on a full disk perhaps, has at least ended as its job did.
-        end_all(find_strays(self._care.run))
+        self._end_strays()
         return ending_with(-signal.SIGKILL if job.root_status is None else job.root_status)
+
+    def _end_strays(self) -> bool:
+        """End what lost its keeper; False where something of it is still there. Another job of this run has its own."""
+        return find_keeper(self._care.run) is not None or end_all(find_strays(self._care.run))
 
     def _saved_by_others(self) -> str | None:
         """The snapshot with which somebody else has just ended the job; it may not be named `latest` yet."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptctl.errors import UsageError
+from ckptctl.store.layout import Store
 
 
 class CannotBeWritten(UsageError):
@@ -37,6 +38,11 @@ class Unattended:
     keep: tuple[str, ...]
     command: tuple[str, ...]
     grace_s: float
+
+    @property
+    def latest(self) -> Path:
+        """What is there once the run has a snapshot."""
+        return Store(self.store).run(self.run).latest
 
     @property
     def run_words(self) -> tuple[str, ...]:

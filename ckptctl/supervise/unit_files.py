@@ -75,12 +75,12 @@ _CARE_SERVICE: Final = """\
 [Unit]
 Description={description}
 RequiresMountsFor={mounts}
+# Not before there is a snapshot.
+ConditionPathExists={latest}
 
 [Service]
 Type=oneshot
 {owner}{environment}ExecStart={command}
-# {nothing:d}: there is no snapshot yet.
-SuccessExitStatus={nothing:d}
 Nice=19
 IOSchedulingClass=idle
 """
@@ -151,7 +151,7 @@ def render(wanted: Unattended, *, of_user: bool) -> Mapping[str, str]:
             owner=_owner(wanted, of_user=of_user),
             environment=_environment(wanted),
             command=command_line(words),
-            nothing=ExitStatus.NOTHING_MATCHED,
+            latest=specified(str(wanted.latest), "path"),
         )
         units[timer] = _TIMER.format(**common, calendar=calendar, spread=spread)
     return units

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Final
 
-from ckptctl.errors import ExitStatus
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.preflight.finding import blockers
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
+from ckptctl.snapshot.readiness import Target, of_job
 from ckptctl.snapshot.services import Services
 from ckptctl.supervise.chronicle import Chronicle
-from ckptctl.supervise.job import Job
+from ckptctl.supervise.exits import forget_exit
+from ckptctl.supervise.job import Job, find_keeper
 from ckptctl.supervise.plan import Care
-from ckptctl.supervise.reactions import Signals
+from ckptctl.supervise.reactions import AskedToStop, Signals
 from ckptctl.supervise.run import alone, ended, listening
 from ckptctl.supervise.snapshots import Snapshots
 from ckptctl.supervise.supervision import JobRecord, RunState
 from ckptctl.supervise.supervisor import Ending, Hands, Supervisor
+
+_ASK_LIMIT_S: Final = 30.0
+_NAMED_MOST: Final = 3
 
 
 def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Services, signals: Signals) -> int:
@@ -24,7 +31,11 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
 
     Raises NoSuchProcess, and Locked where another ckptctl looks after the run.
     """
-    with alone(care, services), listening(care):
+    asked = replace(services, interrupt=AskedToStop(signals, care.reactions))
+    with alone(care, asked), listening(care):
+        if find_keeper(care.run) != root:
+            # It would tell of another job.
+            forget_exit(care.run.job_exit)
         chronicle = Chronicle(care, command, services)
         snapshots = Snapshots(care.store, care.run.name, care.manner, care.around.hooks, services)
         known = chronicle.state.job
@@ -34,12 +45,28 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
         try:
             chronicle.found(JobRecord(root.pid, root.start_ticks, services.now()))
             chronicle.say(f"The job {root.pid} is watched; its snapshots go to the run {care.run.name}.")
+            _say_what_stands_in_the_way(care, root, chronicle, services)
             supervisor = Supervisor(care, Hands(snapshots, chronicle, signals), care.open_progress({}), services)
             ending = supervisor.look_after(job, earlier or remembered.started(time.monotonic()))
         finally:
             job.close()
         chronicle.remember(supervisor.history)
         return ended(care, _as_seen_from_outside(ending), chronicle).status
+
+
+def _say_what_stands_in_the_way(care: Care, root: ProcessId, chronicle: Chronicle, services: Services) -> None:
+    """That a job cannot be saved is better known now than when its first snapshot is due; it may change until then."""
+    try:
+        answer = of_job(root.pid, Target(care.store.path, lambda: care.store), services, _ASK_LIMIT_S)
+    except CkptctlError as error:
+        chronicle.alert(error.code, f"Whether the job can be saved cannot be said: {error.message}")
+        return
+    found = blockers(answer.findings)
+    if found:
+        more = f" And {len(found) - _NAMED_MOST} more." if len(found) > _NAMED_MOST else ""
+        named = " ".join(finding.summary for finding in found[:_NAMED_MOST])
+        text = f"As it is now, the job cannot be saved: {named}{more} `ckptctl check --pid {root.pid}` says what to do."
+        chronicle.alert("W_NOT_READY", text)
 
 
 def _as_seen_from_outside(ending: Ending) -> Ending:

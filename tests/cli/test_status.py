@@ -89,7 +89,7 @@ def test_a_run_from_its_first_step_to_its_end(begin: Begin, ckptctl: CommandLine
     found = the_run(ckptctl)
     assert found["standing"] == "saved"
     assert found["pid"] is None
-    assert "goes on with it" in ckptctl("status").check().stdout
+    assert "saved and ended; the same command brings it back" in ckptctl("status").check().stdout
 
 
 @pytest.mark.parametrize(("status", "standing", "words"), [(0, "finished", "finished"), (3, "died", "status 3")])
@@ -134,6 +134,32 @@ def test_live_on_a_terminal(begin: Begin, ckptctl: CommandLine) -> None:
     assert shown.count(b"\x1b[H\x1b[J") >= 2
     assert b"gpt: running" in shown
     assert len({line for line in shown.split(b"\n") if b"progress" in line}) >= 2, "the step went up"
+
+
+@pytest.mark.requires_criu
+def test_a_watched_job_is_brought_back_by_a_restore(start_job: Any, ckptctl: CommandLine) -> None:
+    job = start_job([sys.executable, "-c", JOB])
+    job.wait_for_lines(3)
+    words = ("watch", "--pid", str(job.pid), "--run", "gpt", "--on-signal", "TERM=dump-and-stop")
+    process = ckptctl.start(*words)
+    wait_for((ckptctl.store / "runs" / "gpt" / "supervision.json").exists, 30, "the watch")
+    wait_for(lambda: the_run(ckptctl)["progress"]["step"], 30, "a look at the job")
+    process.terminate()
+    assert process.wait(60) == 75
+    assert the_run(ckptctl)["watched"]
+    said = "gpt: saved and ended; `ckptctl restore latest --run gpt` brings it back"
+    assert said in ckptctl("status").check().stdout
+    ckptctl("restore", "latest", "--run", "gpt").check()
+
+
+@pytest.mark.requires_criu
+def test_a_run_that_dies_again_and_again_is_given_up(ckptctl: CommandLine) -> None:
+    words = ("run", "--run", "gpt", "--", sys.executable, "-c", "print('step 7 loss 1'); raise SystemExit(3)")
+    ckptctl(*words).check(3)
+    assert "gpt: died with exit status 3; the same command brings it back" in ckptctl("status").check().stdout
+    ckptctl(*words).check(3)
+    ckptctl(*words).check(93)
+    assert "gpt: died with exit status 3; that was the third time at one step" in ckptctl("status").check().stdout
 
 
 def test_nothing_to_show(ckptctl: CommandLine) -> None:

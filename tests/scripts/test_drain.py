@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +105,26 @@ def test_a_wrong_word_does_nothing(words: tuple[str, ...], ckptctl: CommandLine)
     assert done.returncode == 2
     assert "--help" in done.stderr
     assert not ckptctl.state.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_root_does_it_as_each_user(ckptctl: CommandLine) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        programs = Path(folder)
+        programs.chmod(0o755)
+        fake = programs / "ckptctl"
+        fake.write_text('#!/bin/sh\necho "$(id -un) $HOME ${CKPTCTL_STATE-none} $PWD $*"\n')
+        fake.chmod(0o755)
+        # From here it does not find the one of this clone.
+        script = shutil.copy(DRAIN, programs / "drain")
+        words = [script, "--user", "nobody", "--user", "root", "--time-limit", "9m", "--reason", "new disks"]
+        environment = {**ckptctl.environment, "PATH": f"{programs}:{os.environ['PATH']}"}
+        for more, action in (((), "drain --reason=new disks --time-limit=9m"), (("--end",), "undrain --time-limit=9m")):
+            done = subprocess.run([*words, *more], capture_output=True, text=True, env=environment, timeout=60)
+            home, own = pwd.getpwnam("nobody").pw_dir, ckptctl.environment["HOME"]
+            expected = [f"nobody {home} none / {action}", f"root {own} {ckptctl.state} {Path.cwd()} {action}"]
+            assert done.stdout.splitlines() == ["nobody:", expected[0], "root:", expected[1]], done.stderr
+            assert done.returncode == 0
 
 
 def test_help(ckptctl: CommandLine) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-dump.md"
 FOLDER = Path("/tmp/first-dump")
 # What a reader does without being told how: wait until something can be seen.
-_WAIT = 'while [ "$(wc -l </tmp/first-dump/train.log)" -lt 20 ]; do sleep 0.1; done'
+_WAIT = 'until [ "$(cat /tmp/first-dump/train.log 2>/dev/null | wc -l)" -ge 20 ]; do sleep 0.1; done'
 
 
 def commands() -> list[str]:

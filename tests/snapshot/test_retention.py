@@ -30,6 +30,7 @@ from ckptctl.store.owner import Owner, this_owner
 from ckptctl.store.retention import Retention
 from support import CommandLine
 from support.manifests import put_snapshot
+from support.tmpfs import fill, tmpfs, use_up_inodes
 
 START: Final = datetime(2026, 11, 20, 19, tzinfo=UTC)
 _CUT: Final = Path(__file__).parents[1] / "support" / "cut_at_change.py"
@@ -319,6 +320,19 @@ def test_prune_empties_only_the_trash_while_somebody_dumps(
     assert staging.exists()
     ckptctl("prune").check()
     assert not staging.exists()
+
+
+@pytest.mark.parametrize("lacking", ["bytes", "inodes"])
+def test_prune_gives_back_space_on_a_full_disk(ckptctl: CommandLine, lacking: str) -> None:
+    with tmpfs(ckptctl.store, "size=8m,nr_inodes=400"):
+        store = create_store(ckptctl.store)
+        made = [add(store, number) for number in range(4)]
+        ckptctl("forget", "--keep-last", "2").check()
+        fill(store.path) if lacking == "bytes" else use_up_inodes(store.path)
+        assert "Only the trash was looked at" in ckptctl("prune").check(3).stdout
+        assert list(store.trash.iterdir()) == []
+        ckptctl("prune").check()
+        assert list_ids(store.run("gpt")) == tuple(made[2:])
 
 
 def test_a_prune_that_was_killed_is_begun_again(ckptctl: CommandLine, store: Store) -> None:

@@ -209,15 +209,39 @@ def test_what_cannot_be_brought_back_is_tried_again(ckptctl: CommandLine, start:
     assert training.lines() == undisturbed()
 
 
-def test_a_run_that_waits_for_its_turn_is_stopped_too(ckptctl: CommandLine, start: Start) -> None:
+def test_of_two_for_one_run_both_are_stopped_and_one_comes_back(ckptctl: CommandLine, start: Start) -> None:
     first = start("a")
     first.wait_for_lines(5)
     second = start("a", "--lock-wait", "10m")
     wait_for(lambda: len(list((ckptctl.state / "duties").glob("*.json"))) == 2, 20, "the second")
-    second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(20) == 75
-    assert len(list((ckptctl.state / "duties").glob("*.json"))) == 1
-    assert results(ckptctl.json("drain")) == {"a": "saved"}
+    drained = ckptctl.json("drain")["result"]["runs"]
+    assert [(one["run"], one["result"]) for one in drained] == [("a", "saved")] * 2
+    assert (first.process.wait(20), second.process.wait(20)) == (75, 75)
+    assert not first.processes()
+    assert results(ckptctl.json("undrain")) == {"a": "back"}
+    wait_for(lambda: not first.processes() and not second.processes(), 60, "the end")
+    assert first.lines() == undisturbed()
+
+
+def test_who_is_refused_for_another_leaves_no_trace(ckptctl: CommandLine, start: Start) -> None:
+    training = start("a")
+    training.wait_for_lines(5)
+    ckptctl("run", "--run", "a", "--", *command()).check(11)
+    (record,) = (ckptctl.state / "duties").glob("*.json")
+    assert json.loads(record.read_text())["supervisor"]["pid"] == training.process.pid
+
+
+def test_a_drain_that_is_interrupted_says_what_holds(ckptctl: CommandLine, start: Start) -> None:
+    training = start("stubborn", "--on-signal", "TERM=ignore", words=command(400))
+    training.wait_for_lines(5)
+    drain = ckptctl.start("drain")
+    wait_for(lambda: any((ckptctl.state / "to-bring-back").glob("*.json")), 20, "the record")
+    drain.send_signal(signal.SIGINT)
+    assert "undrain" in drain.communicate(timeout=20)[1]
+    assert drain.returncode == 130
+    assert refused(ckptctl)
+    assert results(ckptctl.json("undrain")) == {"stubborn": "runs already"}
+    assert not refused(ckptctl)
 
 
 def test_cron_starts_only_what_is_needed(ckptctl: CommandLine, start: Start) -> None:

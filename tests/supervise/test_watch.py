@@ -124,3 +124,63 @@ def test_a_run_of_a_job_that_was_only_watched_starts_from_its_snapshots(start_jo
     assert job.lines() == log_of(STEPS)
     ran.wait()
     assert saved in ran.said or supervise.snapshots[-1] in ran.said
+
+
+def test_what_stands_in_the_way_is_said_at_once(start_job: Jobs, supervise: Supervised) -> None:
+    """Not in half an hour, when the first snapshot is due."""
+    ring = "import ctypes, time; ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)); time.sleep(60)"
+    job = start_job([sys.executable, "-c", ring])
+    wait_for(lambda: "io_uring" in opened(job), 30, "its ring")
+    watch = supervise("--pid", str(job.pid), "--every", "30m", command="watch")
+    watch.wait_said("As it is now, the job cannot be saved: ")
+    assert "io_uring" in watch.said
+    assert watch.process.poll() is None
+
+
+def opened(job: Job) -> str:
+    return " ".join(str(link.readlink()) for link in Path(f"/proc/{job.pid}/fd").iterdir())
+
+
+def test_how_an_earlier_job_of_the_run_ended_says_nothing_of_this_one(job: Job, supervise: Supervised) -> None:
+    supervise(job=["sh", "-c", "exit 0"]).check(0)
+    assert supervise.run.job_exit.exists()
+    watch = supervise("--pid", str(job.pid), command="watch")
+    watch.wait_said("is watched")
+    job.kill()
+    watch.check(0)
+    assert supervise.record.state == "gone"
+
+
+def test_run_takes_over_what_was_watched_or_brought_back_by_hand_and_never_makes_two_of_it(
+    start_job: Jobs, supervise: Supervised, ckptctl: CommandLine
+) -> None:
+    job = start_job(trains(600, 0.1), append=True)
+    job.wait_for_lines(3)
+    watch = supervise("--pid", str(job.pid), "--on-signal", "USR1=dump", command="watch")
+    watch.wait_said("is watched")
+    watch.signal(signal.SIGUSR1)
+    watch.wait_saved(1)
+    watch.signal(signal.SIGKILL)
+    watch.wait()
+    again = supervise(job=["false"])
+    again.wait_said(f"still runs (pid {job.pid}): taken over")
+    again.signal(signal.SIGTERM)
+    again.check(75)
+    job.wait_gone()
+
+    # One that this ckptctl knows nothing of is not brought back once more beside itself.
+    ckptctl("restore", "gpt/latest").check()
+    assert supervise(job=["false"]).wait() == 11
+    assert len([pid for pid in job.processes() if state(pid) != "Z"]) == 1
+    assert log_of(600)[: len(job.lines())] == job.lines()
+
+    # One that ckptctl run has restored itself is found again when ckptctl was killed.
+    job.kill()
+    third = supervise(job=["false"])
+    third.wait_said("goes on from")
+    wait_for(lambda: supervise.record.state == "running", 10, "the record")
+    third.signal(signal.SIGKILL)
+    third.wait()
+    fourth = supervise(job=["false"])
+    fourth.wait_said(f"still runs (pid {job.pid}): taken over")
+    assert len([pid for pid in job.processes() if state(pid) != "Z"]) == 1
