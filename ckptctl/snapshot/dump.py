@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu import choice, namespaces
@@ -213,12 +213,8 @@ class _Dump:
         )
         logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
         with stream.explaining(self.capture), logs_kept:
-            self.stats = criu_dump.dump(
-                self.criu,
-                request,
-                interrupt=self.services.interrupt,
-                on_progress=self._freeze_progress,
-            )
+            watch = partial(self._progress, "memory", total=self.tree.estimated_bytes)
+            self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=watch)
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         if self.gpu is not None:
             gpu.require_in_images(request.written_bytes(), self.gpu_host_bytes)
@@ -246,7 +242,7 @@ class _Dump:
         from ckptctl.store import manifest_json, script
 
         _, folder = self._opened()
-        digested = stream.bring_in(folder, self.capture, self.services.interrupt, self._digest_progress)
+        digested = stream.bring_in(folder, self.capture, self.services.interrupt, partial(self._progress, "images"))
         self.image_bytes = digested.size_bytes
         for caution in network.unheld(self.images, self.options):
             self._warn(caution, "W_NOT_HELD")
@@ -328,19 +324,11 @@ class _Dump:
             note=request.note,
             environments=environments,
             kept_files=self.kept_files,
-            gpu=self._gpu_record(),
+            gpu=describe.gpu_of(self.gpu, self.tree),
         )
 
-    def _gpu_record(self) -> manifest.Gpu | None:
-        from ckptctl.snapshot import describe
-
-        return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
-
-    def _freeze_progress(self, done: int) -> None:
-        self.services.reporter.report(Progress("memory", done, self.tree.estimated_bytes))
-
-    def _digest_progress(self, done: int, total: int) -> None:
-        self.services.reporter.report(Progress("images", done, total))
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self.services.reporter.report(Progress(what, done, total))
 
     def _warn(self, text: str, code: str) -> None:
         self.warnings.append(text)
@@ -385,7 +373,7 @@ class _Dump:
             timings=tuple(self.timings),
             criu=f"{self.criu.version_text} ({self.criu.path}, {self.criu.source})",
             options=describe.options_of(self.options),
-            gpu=self._gpu_record(),
+            gpu=describe.gpu_of(self.gpu, self.tree),
             warnings=tuple(self.warnings),
         )
 
