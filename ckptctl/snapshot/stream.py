@@ -88,10 +88,11 @@ def explaining(capture: Capture | None) -> Iterator[None]:
     try:
         yield
     except CriuDumpFailed as error:
-        if capture is None or capture.failure is None:
+        failure = capture.failure if capture else None
+        if failure is None:
             raise
-        capture.failure.details.setdefault("criu_log", error.details.get("criu_log"))
-        raise capture.failure from error
+        failure.details.setdefault("criu_log", error.details.get("criu_log"))
+        raise failure from error
     if capture is not None:
         capture.require_complete()
 

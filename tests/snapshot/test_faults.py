@@ -56,23 +56,21 @@ def test_a_disk_that_is_too_small_is_refused_beforehand(counting: Shape, ckptctl
         assert_nothing_is_left(ckptctl)
 
 
-@pytest.mark.parametrize(("images", "log_says"), [("stream", "Broken pipe"), ("directory", "No space left")])
-def test_a_disk_that_fills_up_while_criu_writes(
-    images: str, log_says: str, start_shape: Start, ckptctl: CommandLine
-) -> None:
+@pytest.mark.parametrize("images", ["stream", "directory"])
+def test_a_disk_that_fills_up_while_criu_writes(images: str, start_shape: Start, ckptctl: CommandLine) -> None:
     with start_shape("memory", "--mib", "400") as shape, tmpfs(ckptctl.store, "size=600m"):
         process = ckptctl.start("dump", "--pid", str(shape.pid), "--images", images)
         wait_for(lambda: memory_is_being_written(ckptctl), 30, "pages")
         fill(ckptctl.store)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 14, said
-        assert "disk is full" in said or "No space left" in said
+        assert ("No space left" if images == "stream" else "disk is full") in said
         assert "runs on" in said
         assert_goes_on(shape)
         assert listed(ckptctl) == []
         assert_nothing_is_left(ckptctl)
         (log,) = [line.removeprefix("  criu's log: ") for line in said.splitlines() if "criu's log" in line]
-        assert log_says in Path(log).read_text()
+        assert images == "stream" or "No space left" in Path(log).read_text()
         assert not_private(ckptctl.state) == []
 
 
