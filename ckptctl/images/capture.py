@@ -110,7 +110,7 @@ class Capture:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory that is taken for buffers, however large the job is."""
+        """The memory that is taken for buffers; see Pool."""
         return self._pool.size_bytes
 
     def require_complete(self) -> None:
@@ -255,8 +255,11 @@ class Capture:
             while True:
                 buffer = self._pool.take()
                 size = self._fill(pipe, buffer)
+                self._pool.hand_over()
                 if size or not number:
                     self._filled.put(_Filled(name, number, buffer, size))
+                else:
+                    self._pool.give(buffer)
                 if size < len(buffer):
                     return
                 number += 1

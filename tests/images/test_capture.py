@@ -138,6 +138,39 @@ def test_memory_stays_within_its_bound(make_capture: MakeCapture, tmp_path: Path
         capture.close()
 
 
+def test_images_that_end_with_a_block(make_capture: MakeCapture, folders: Folders) -> None:
+    """More of them than there are buffers: each gives back all that it took."""
+    capture = make_capture()
+    talker = Talker(capture)
+    pages = {f"pages-{number}.img": os.urandom(BLOCK_BYTES) for number in range(3 * LEAST_BUFFERS)}
+    for name, contents in pages.items():
+        talker.send(name, contents)
+    talker.come_to_the_gate()
+    assert talker.answer() == b"go\n"
+    talker.end()
+    capture.finish(Never(), ignore)
+    assert capture.memory_bytes == LEAST_BUFFERS * BLOCK_BYTES
+    assert pages_of(folders[0]) == pages
+
+
+def test_more_images_at_once_than_buffers(make_capture: MakeCapture, folders: Folders) -> None:
+    """All are begun before any is ended: nobody waits for a buffer that never comes."""
+    capture = make_capture()
+    talker = Talker(capture)
+    names = [f"pages-{number}.img" for number in range(2 * LEAST_BUFFERS)]
+    pipes = [talker.announce(name) for name in names]
+    for pipe in pipes:
+        os.write(pipe, b"a" * 10_000)
+    for pipe in pipes[::-1]:
+        write_and_close(pipe, b"b" * BLOCK_BYTES)
+    talker.come_to_the_gate()
+    assert talker.answer() == b"go\n"
+    talker.end()
+    capture.finish(Never(), ignore)
+    assert capture.memory_bytes <= 2 * LEAST_BUFFERS * BLOCK_BYTES
+    assert pages_of(folders[0]) == dict.fromkeys(names, b"a" * 10000 + b"b" * BLOCK_BYTES)
+
+
 def test_a_full_disk_ends_it(make_capture: MakeCapture, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", "size=8m") as folder:
         capture = make_capture(folder)
