@@ -12,6 +12,7 @@ import typer
 
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import CriuOpt
+from ckptctl.cli.session import Manner
 from ckptctl.units import parse_duration
 
 if TYPE_CHECKING:
@@ -252,3 +253,14 @@ def _metric(policy: Policy, retention: Retention) -> str:
     if retention.best_by is not None:
         return retention.best_by.metric
     return policy.on_best[0].metric if policy.on_best else "loss"
+
+
+def say_end(manner: Manner, command: str, run: RunFolder, store: Store, services: Services, status: int) -> int:
+    """With --json, how the run stands now, as `ckptctl status` says it; the status is what it was."""
+    if manner.json:
+        from ckptctl.output import document, text
+        from ckptctl.supervise.overview import overview
+
+        (found,) = overview(store, run.name, services.owner).runs
+        text.say(document.success(command, found, status))
+    return status

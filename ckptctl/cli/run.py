@@ -9,16 +9,17 @@ from typing import Annotated, Final
 import typer
 
 from ckptctl.cli.again import own_call
-from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
+from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
-from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, session
 from ckptctl.cli.umask import of_caller
 from ckptctl.errors import ExitStatus, UsageError
 
 STATUSES: Final = (
-    "Exit status: that of the job (128 + N for signal N); 75 stopped, to be started again, or the machine is drained; "
+    "Exit status: 0 the job has done its work; else that of the job, as a shell tells it; 75 stopped, to be started "
+    "again, or the machine is drained; "
     "93 died at the same step three times in a row; 126, 127 the command cannot be run; 2 usage; 5, 9, 13, 15 the "
     "newest snapshot cannot be restored; 10 store; 11 another ckptctl looks after this run, or --no-resume while its "
     "job runs."
@@ -62,13 +63,15 @@ def run(
     ] = "roll-back",
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
+    json: JsonOpt = False,
     quiet: QuietOpt = False,
     verbose: VerboseOpt = False,
 ) -> int:
-    """Start a job so that it can be dumped, save it when it is due, and bring it back when this is run again.
+    """Run a job that survives: saved when due, resumed when run again.
 
     A signal takes a last snapshot and ends the job. What kills ckptctl does not kill the job: run again, this takes it
-    over. What the job writes goes to files of the run, and is shown here.
+    over. What the job writes goes to files of the run, and is shown here, unless --json has standard output for the
+    state of the run at the end.
     """
     from ckptctl.snapshot.rollback import Mode
     from ckptctl.store.names import check_run_name, run_name_from
@@ -81,7 +84,8 @@ def run(
     if files not in [mode.value for mode in Mode]:
         raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
     signals = Signals()
-    with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
+    manner = Manner(json, quiet, verbose)
+    with session(manner, store=store, lock_wait=lock_wait) as app, signals.installed():
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(tuple(command))))
         if if_needed and not is_needed(folder, app.services):
@@ -98,7 +102,8 @@ def run(
             restarts=restarts,
             allow_io_uring=allow_io_uring,
             files=Mode(files),
-            show_output=not quiet,
+            show_output=not (quiet or json),
         )
         with on_duty(services.host_state, Duty(folder.name, place.path, services.owner, own_call())):
-            return look_after(care, wanted, services, signals)
+            status = look_after(care, wanted, services, signals)
+        return say_end(manner, "run", folder, place, services, status)

@@ -29,7 +29,10 @@ def status(
     store: StoreOpt = None,
     json: JsonOpt = False,
 ) -> int:
-    """Show how the runs fare: step and metrics, memory, the newest snapshot, when the next is due, the disk."""
+    """Show how the runs fare.
+
+    Step and metrics, memory, the newest snapshot, when the next is due, alerts, the disk.
+    """
     from ckptctl.units import parse_duration
 
     if live and (json or not sys.stdout.isatty()):

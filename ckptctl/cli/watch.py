@@ -9,10 +9,10 @@ from typing import Annotated, Final
 import typer
 
 from ckptctl.cli.again import own_call
-from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words
+from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.keep import KeepOptions
-from ckptctl.cli.options import QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, session
 
 STATUSES: Final = (
@@ -34,13 +34,14 @@ def watch(
     ] = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
+    json: JsonOpt = False,
     quiet: QuietOpt = False,
     verbose: VerboseOpt = False,
 ) -> int:
-    """Save a job that runs already, when it is due; how it runs is not touched.
+    """Save a job that runs already, whenever it is due.
 
-    SIGTERM and Ctrl-C end the watch and leave the job alone, unless --on-signal says otherwise. The job's end, which
-    is not a child of this, tells no exit status.
+    How it runs is not touched. SIGTERM and Ctrl-C end the watch and leave the job alone, unless --on-signal says
+    otherwise. The job's end, which is not a child of this, tells no exit status.
     """
     from ckptctl.process.identity import identify
     from ckptctl.process.member import command_words
@@ -52,7 +53,8 @@ def watch(
 
     number = parse_pid(pid)
     signals = Signals()
-    with session(Manner(quiet=quiet, verbose=verbose), store=store, lock_wait=lock_wait) as app, signals.installed():
+    manner = Manner(json, quiet, verbose)
+    with session(manner, store=store, lock_wait=lock_wait) as app, signals.installed():
         root = identify(number)
         command = command_words(number)
         place = app.store()
@@ -61,7 +63,8 @@ def watch(
         care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(number), services, watched=True)
         duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
         with on_duty(services.host_state, duty):
-            return look_after(care, root, command, services, signals)
+            status = look_after(care, root, command, services, signals)
+        return say_end(manner, "watch", folder, place, services, status)
 
 
 def _logs(pid: int) -> tuple[Path, ...]:

@@ -20,8 +20,8 @@ SCHEMA: Final = 1
 REPORT_IT: Final = "This is a bug in ckptctl. Please report it with the traceback."
 
 
-def success(command: str, result: object, status: ExitStatus = ExitStatus.DONE) -> str:
-    """The document of a command that did its work, if only in part."""
+def success(command: str, result: object, status: int = ExitStatus.DONE) -> str:
+    """The document of a command that did its work, if only in part; `status` may be that of a job."""
     return _render({**_head(command, status), "result": result})
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Notice
-from ckptctl.process.identity import ProcessId, exists
+from ckptctl.process import control
+from ckptctl.process.identity import ProcessId
 from ckptctl.schedule.history import History
 from ckptctl.schedule.kept import kept, recalled
 from ckptctl.snapshot.dump_request import DumpReport
@@ -71,7 +72,9 @@ class Chronicle:
     def living(self) -> ProcessId | None:
         """The root of the job as it was written down, if that lives."""
         job = self.state.job
-        return job.identity if job is not None and self._pids_hold and exists(job.identity) else None
+        if job is None or not self._pids_hold or control.standing(job.identity).gone:
+            return None
+        return job.identity
 
     def starts_anew(self, *, for_want_of_snapshots: bool) -> None:
         """The job is about to start from the beginning: what happened to it before says nothing any more.

@@ -10,16 +10,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control, proc
 from ckptctl.process.identity import NoSuchProcess, ProcessId
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.store.layout import RunFolder
+from ckptctl.store.manifest import ProcessState, Tree
 from ckptctl.supervise.exits import JobExit, Watch, forget_exit, read_exit
 from ckptctl.supervise.launch import STATUS_VARIABLE
 
 KEEPER: Final = "keeper.py"
 _END_TIMEOUT_S: Final = 30.0
 _CLOCKS_DIFFER_S: Final = 2.0
+
+
+class EndedInside(CkptctlError):
+    """A snapshot holds a job that had ended: brought back, it would end again at once."""
+
+    code = "E_ENDED_INSIDE"
+    exit_status = ExitStatus.INTEGRITY
 
 
 class Job:
@@ -99,6 +108,28 @@ def find_strays(run: RunFolder) -> tuple[ProcessId, ...]:
             if pid != os.getpid() and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.append(read_stat(f"/proc/{pid}/stat").id)
     return tuple(found)
+
+
+def ended_inside(snapshot_id: str) -> EndedInside:
+    """The error for such a snapshot."""
+    return EndedInside(
+        "The job was just ending when this snapshot was taken.", hint=f"Remove it: ckptctl rm {snapshot_id}"
+    )
+
+
+def has_ended_in(tree: Tree) -> bool:
+    """Whether the job of a keeper had ended already when the tree was saved: restored, it would end again at once.
+
+    It may be killed in the very moment of the dump, before its keeper has asked for its status.
+    """
+    root = next(one for one in tree.processes if one.pid == tree.root_pid)
+    if not any(Path(word).name == KEEPER for word in root.cmdline):
+        return False
+    below = [one for one in tree.processes if one is not root]
+    zombies = [one for one in below if one.state is ProcessState.ZOMBIE]
+    # The job leads a session, and is a child of the keeper.
+    job_is_one = any(one.parent_pid == root.pid and one.sid == one.pid for one in zombies)
+    return job_is_one or len(zombies) == len(below)
 
 
 def find_keeper(run: RunFolder) -> ProcessId | None:

@@ -28,7 +28,17 @@ from ckptctl.store.manifest import Manifest, Progress
 from ckptctl.store.manifest_json import ManifestDamaged
 from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch, forget_exit
-from ckptctl.supervise.job import KEEPER, Job, end_all, find_keeper, find_strays, forget_former_exit
+from ckptctl.supervise.job import (
+    KEEPER,
+    EndedInside,
+    Job,
+    end_all,
+    ended_inside,
+    find_keeper,
+    find_strays,
+    forget_former_exit,
+    has_ended_in,
+)
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
 
@@ -159,8 +169,10 @@ def _restore_newest(
     for number, name in enumerate(candidates, 1):
         try:
             chosen = select.choose(care.store, name, care.run.name, services)
+            if has_ended_in(chosen.manifest.tree):
+                raise ended_inside(name)
             return chosen, _restore(chosen, wanted, care, services)
-        except (ManifestDamaged, NothingMatched, CriuRestoreFailed, NotReturned, SnapshotDamaged) as error:
+        except (EndedInside, ManifestDamaged, NothingMatched, CriuRestoreFailed, NotReturned, SnapshotDamaged) as error:
             first = first or error
             then = "The one before it is tried." if number < len(candidates) else "There is none before it."
             services.reporter.report(Caution(f"{name}: {error.message} {then}", error.code))

@@ -18,11 +18,11 @@ from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
 from ckptctl.schedule.history import History
 from ckptctl.snapshot.services import Services
-from ckptctl.store import locks
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import resume
 from ckptctl.supervise.chronicle import Chronicle, Look
+from ckptctl.supervise.claim import Claim, claim
 from ckptctl.supervise.console import Console, Stream
 from ckptctl.supervise.deaths import IN_A_ROW, is_loop
 from ckptctl.supervise.diary import LOG_NAME, Diary
@@ -55,13 +55,13 @@ def run(care: Care, wanted: Start, services: Services, signals: Signals) -> int:
     control.adopt_orphans()
     asked = replace(services, interrupt=AskedToStop(signals, care.reactions))
     try:
-        with alone(care, asked):
+        with claim(care.store, care.run, asked) as ours:
             chronicle = Chronicle(care, wanted.command, services)
             before = _ended_before(care, chronicle) if wanted.resume else None
             if before is not None:
                 return before
             with listening(care):
-                return _run_again_and_again(_Course(care, chronicle, asked, signals), wanted)
+                return _run_again_and_again(_Course(care, chronicle, asked, signals, ours), wanted)
     except Terminated as error:
         services.reporter.report(Notice(f"{error.message} {error.hint}"))
         return ExitStatus.TRY_AGAIN
@@ -75,6 +75,7 @@ class _Course:
     chronicle: Chronicle
     services: Services
     signals: Signals
+    ours: Claim
 
 
 def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
@@ -132,11 +133,14 @@ def _run_once(course: _Course, wanted: Start) -> Ending:
         chronicle.tell(NotifyEvent.RESUMED, f"The job goes on from {begun.snapshot_id}.")
     # What an earlier course of the run has left in its logs says nothing of this one.
     read_progress = care.open_progress(begun.shown_from if begun.how is Beginning.STARTED else {})
-    supervisor = Supervisor(care, Hands(snapshots, chronicle, course.signals), read_progress, services)
+    supervisor = Supervisor(care, Hands(snapshots, chronicle, course.signals, course.ours), read_progress, services)
     history = history_of(care, begun, chronicle)
     try:
         with _shown(care, begun, wanted):
             ending = supervisor.look_after(begun.job, history)
+        if ending.taken_over:
+            # This machine has slept, or was cut off from the store: the run goes on elsewhere.
+            begun.job.end(0)
     finally:
         begun.job.close()
     chronicle.remember(supervisor.history)
@@ -155,6 +159,10 @@ def history_of(care: Care, begun: Begun, chronicle: Chronicle) -> History:
 
 def ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
     """Say how the job ended, and stop a run that dies at the same place again and again."""
+    if ending.taken_over:
+        # The record is that machine's now.
+        chronicle.say("The run was taken over by another machine, which took this one for dead: it is left to that.")
+        return ending
     run = care.run.name
     if ending.state is RunState.DIED:
         assert ending.job_status is not None
@@ -175,15 +183,6 @@ def ended(care: Care, ending: Ending, chronicle: Chronicle) -> Ending:
     elif ending.status == ExitStatus.TRY_AGAIN:
         chronicle.say(f"The run {run} has been stopped; the same command goes on with it.")
     return ending
-
-
-@contextmanager
-def alone(care: Care, services: Services) -> Iterator[None]:
-    """Be the only supervisor of the run, on all machines that share the store. Raises Locked."""
-    want = [locks.Want(f"supervisor:{care.run.name}", locks.Intent.EXCLUSIVE)]
-    wait_s, interrupt = services.lock_wait_s, services.interrupt
-    with locks.hold(care.store.locks, want, services.owner, wait_s=wait_s, interrupt=interrupt):
-        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,11 +14,14 @@ from ckptctl.interrupt import Never
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.estimate import GPU_PAUSE
+from ckptctl.snapshot.remove import remove
 from ckptctl.snapshot.services import Services
+from ckptctl.store import manifest_json
 from ckptctl.store.layout import Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.retention import Retention
 from ckptctl.supervise.hooks import HookEvent, HookFacts, Hooks
+from ckptctl.supervise.job import ended_inside, has_ended_in
 
 # Another ckptctl that works on the job or in its run, to forget snapshots say, is waited for this long at the least.
 _PATIENCE_S: Final = 10.0
@@ -92,7 +96,7 @@ class Snapshots:
     def take(self, root: ProcessId, order: Order) -> DumpReport:
         """Save the tree; it goes on, or ends if it is the last. The hooks run around it.
 
-        Raises Prevented and what snapshot.dump.dump raises: the job then runs on, unless it is a JobLost.
+        Raises Prevented, EndedInside and what snapshot.dump.dump raises: the job then runs on, unless it is a JobLost.
         """
         from ckptctl.snapshot.dump import dump
 
@@ -112,6 +116,7 @@ class Snapshots:
         )
         try:
             report = dump(request, self.services())
+            self._require_alive_inside(report)
         except CkptctlError as error:
             facts = dataclasses.replace(facts, error_code=error.code, error=error.message)
             self._run_hook(HookEvent.FAILURE, facts, order.limit_s)
@@ -119,6 +124,15 @@ class Snapshots:
         facts = dataclasses.replace(facts, snapshot=report.folder, snapshot_id=report.id)
         self._run_hook(HookEvent.AFTER, facts, order.limit_s)
         return report
+
+    def _require_alive_inside(self, report: DumpReport) -> None:
+        """Remove a snapshot with which nobody could go on. Raises EndedInside."""
+        folder = self._store.run(self._run).snapshot(report.id)
+        if has_ended_in(manifest_json.read(folder.manifest).tree):
+            # Where it cannot be removed, the next resume passes over it.
+            with suppress(CkptctlError):
+                remove(self._store, report.id, self._run, force=True, services=self.services())
+            raise ended_inside(report.id)
 
     def services(self) -> Services:
         """For one dump or restore: with the facts of the machine as they are now, and not to be cut off by signals.

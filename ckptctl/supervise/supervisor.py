@@ -22,6 +22,7 @@ from ckptctl.store import links, manifest_json
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
+from ckptctl.supervise.claim import Claim
 from ckptctl.supervise.exits import JobExit
 from ckptctl.supervise.gauges import Gauges
 from ckptctl.supervise.job import Job, end_all, find_keeper, find_strays
@@ -53,15 +54,20 @@ class Ending:
     state: RunState
     status: int
     job_status: int | None = None
+    taken_over: bool = False
+    """A supervisor on another machine has the run now: nothing more is written down of it here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """What a supervisor works with: who takes snapshots, who is told of everything, and what it is asked for."""
+    """What a supervisor works with: who takes snapshots, who is told of everything, what it is asked for, and whether
+    the run is still ours.
+    """
 
     snapshots: Snapshots
     chronicle: Chronicle
     signals: Signals
+    ours: Claim
 
 
 class Supervisor:
@@ -72,6 +78,7 @@ class Supervisor:
         self._snapshots = hands.snapshots
         self._chronicle = hands.chronicle
         self._signals = hands.signals
+        self._ours = hands.ours
         self._services = services
         self._read_progress = read_progress
         self._requested: Request | None = None
@@ -88,6 +95,8 @@ class Supervisor:
             if ending is not None:
                 return ending
             if time.monotonic() >= self._next_look_s:
+                if self._ours.is_lost():
+                    return Ending(RunState.LEFT, ExitStatus.LOCKED, taken_over=True)
                 self._look(job)
                 self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         ending = self._ended_by_itself(job)

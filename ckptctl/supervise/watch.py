@@ -13,11 +13,12 @@ from ckptctl.schedule import history as remembered
 from ckptctl.snapshot.readiness import Target, of_job
 from ckptctl.snapshot.services import Services
 from ckptctl.supervise.chronicle import Chronicle
+from ckptctl.supervise.claim import claim
 from ckptctl.supervise.exits import forget_exit
 from ckptctl.supervise.job import Job, find_keeper
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.reactions import AskedToStop, Signals
-from ckptctl.supervise.run import alone, ended, listening
+from ckptctl.supervise.run import ended, listening
 from ckptctl.supervise.snapshots import Snapshots
 from ckptctl.supervise.supervision import JobRecord, RunState
 from ckptctl.supervise.supervisor import Ending, Hands, Supervisor
@@ -32,7 +33,7 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
     Raises NoSuchProcess, and Locked where another ckptctl looks after the run.
     """
     asked = replace(services, interrupt=AskedToStop(signals, care.reactions))
-    with alone(care, asked), listening(care):
+    with claim(care.store, care.run, asked) as ours, listening(care):
         if find_keeper(care.run) != root:
             # It would tell of another job.
             forget_exit(care.run.job_exit)
@@ -46,7 +47,7 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
             chronicle.found(JobRecord(root.pid, root.start_ticks, services.now()))
             chronicle.say(f"The job {root.pid} is watched; its snapshots go to the run {care.run.name}.")
             _say_what_stands_in_the_way(care, root, chronicle, services)
-            supervisor = Supervisor(care, Hands(snapshots, chronicle, signals), care.open_progress({}), services)
+            supervisor = Supervisor(care, Hands(snapshots, chronicle, signals, ours), care.open_progress({}), services)
             ending = supervisor.look_after(job, earlier or remembered.started(time.monotonic()))
         finally:
             job.close()

@@ -47,10 +47,10 @@ def test_what_run_costs_is_measured_on_every_side(tmp_path: Path) -> None:
     assert (without[:2], none[:2], often[:2]) == (["without", "ckptctl"], ["no", "snapshot"], ["every", "1s"])
     assert all(float(row[2]) > 0 for row in (without, none, often))
     assert float(without[3]) == 1
-    # Snapshots, processor time of ckptctl and of criu.
     assert int(none[6]) == 0 < int(often[6])
-    assert float(none[9]) == 0 < float(often[7]) <= 1000
-    assert float(often[9]) > 0
+    # Processor time of ckptctl, and of criu.
+    assert 0 < float(often[7]) <= 1000
+    assert 0 < float(often[9]) <= 1000
     assert list(tmp_path.iterdir()) == []
 
 

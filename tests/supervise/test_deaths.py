@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from support import CommandLine, wait_for
+from support.jobs import state
 from support.supervised import Supervised, log_of, trains
 from support.tmpfs import fill, tmpfs
 
@@ -123,3 +125,22 @@ def test_snapshots_that_do_not_fit_are_told_and_the_job_goes_on(supervise: Super
         assert supervise.log() == log_of(60)
         assert 1 <= len(supervise.snapshots) <= 6
         assert any(alert.code == "E_NO_SPACE" for alert in supervise.record.alerts)
+
+
+def test_a_snapshot_of_a_job_that_was_just_ending_is_passed_over(supervise: Supervised, ckptctl: CommandLine) -> None:
+    """Restored it would die at once, each time."""
+    first = supervise("--every", "10steps", job=trains(100, 0.05))
+    first.wait_saved(1)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    good = supervise.run.latest.readlink().name
+    keeper, job = supervise.keeper(), supervise.job()
+    os.kill(keeper, signal.SIGSTOP)  # it does not ask for the job's status, as in the moment after its death
+    os.kill(job, signal.SIGKILL)
+    wait_for(lambda: state(job) == "Z", 10, "the death of the job")
+    ckptctl("dump", "--pid", str(keeper), "--run", "gpt").check()
+    assert supervise.run.latest.readlink().name != good
+    second = supervise(job=trains(100, 0.05)).check(0)
+    assert "The job was just ending when this snapshot was taken. The one before it is tried." in second.said
+    assert f"goes on from {good}" in second.said
+    assert supervise.log() == log_of(100)
