@@ -137,4 +137,4 @@ def serving(folder: SnapshotFolder, images: manifest.Images, small: Path, logs: 
         with Serving(small, container, images.container.digest, socket_folder=logs) as server:
             yield server
     except ContainerDamaged as error:
-        raise SnapshotDamaged(error.message, hint=error.hint) from error
+        raise SnapshotDamaged(f"The snapshot {folder.name} is damaged. {error.message}", hint=error.hint) from error
