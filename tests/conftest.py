@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support import CommandLine, Jobs
 from support.capabilities import CAPABILITIES, criu_program, required
@@ -22,6 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
         required(os.environ.get("CKPTCTL_REQUIRE", ""))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+    # No example is too slow on a machine that is busy. Where everything is required the same code gets the same verdict
+    # each time; elsewhere new examples are looked for.
+    settings.register_profile("tests", deadline=None, derandomize="CKPTCTL_REQUIRE" in os.environ)
+    settings.load_profile("tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import CommandLine
+from support.command_line import PROGRAM
 from support.trainings import STEPS, Training, command, undisturbed
 
 DRAIN = Path(__file__).parents[2] / "scripts" / "drain"
@@ -45,7 +46,7 @@ def test_maintenance_between_two_halves_of_two_runs(
     ckptctl: CommandLine, trainings: list[Training], tmp_path: Path
 ) -> None:
     seen = tmp_path / "seen"
-    look = f"cat '{ckptctl.store}'/runs/*/output/stdout.log | wc -l >'{seen}'; ckptctl run -- true; [ $? = 75 ]"
+    look = f"cat '{ckptctl.store}'/runs/*/output/stdout.log | wc -l >'{seen}'; '{PROGRAM}' run -- true; [ $? = 75 ]"
     done = drain(ckptctl, "--reason", "new disks", "--", "sh", "-c", f'PATH="{os.environ["PATH"]}"; {look}')
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("a", "b"):
