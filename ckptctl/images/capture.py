@@ -196,7 +196,7 @@ class Capture:
         """Hand every image that CRIU announces to a thread; at the gate wait for all of them, then let CRIU go on."""
         takers: list[threading.Thread] = []
         try:
-            connection, _ = self._address.socket.accept()
+            connection = self._address.accept()
         except OSError:  # cancelled
             raise _GivenUp from None
         with connection:

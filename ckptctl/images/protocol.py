@@ -74,10 +74,20 @@ class Address:
         """The options for criu; to be given after all others, since they may name its folder of images anew."""
         return ("--stream", *self._words)
 
+    def accept(self) -> socket.socket:
+        """CRIU's connection. Raises OSError where it is closed."""
+        connection, _ = self.socket.accept()
+        # CRIU has opened its folder by now: a link that is gone is not left behind by a ckptctl that is killed.
+        self._remove_link()
+        return connection
+
     def close(self) -> None:
         """Nothing is left of it."""
         self.socket.close()
         self._path.unlink(missing_ok=True)
+        self._remove_link()
+
+    def _remove_link(self) -> None:
         if self._short is not None:
             shutil.rmtree(self._short, ignore_errors=True)
 

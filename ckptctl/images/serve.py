@@ -96,7 +96,7 @@ class Serving:
     def _listen(self) -> None:
         with suppress(ConnectionError):  # criu was killed
             try:
-                connection, _ = self._address.socket.accept()
+                connection = self._address.accept()
             except OSError:  # closed
                 return
             with connection:

@@ -99,7 +99,7 @@ def test_criu_is_held_until_its_pipes_are_empty(make_capture: MakeCapture, folde
     assert pages_of(folders[0]) == {"pages-1.img": b"a" * 4096 + b"b" * 4096}
 
 
-def test_what_was_announced_before_the_gate_is_waited_for(make_capture: MakeCapture) -> None:
+def test_what_was_announced_before_the_gate_is_waited_for(make_capture: MakeCapture, folders: Folders) -> None:
     for _ in range(20):
         capture = make_capture()
         talker = Talker(capture)
@@ -113,7 +113,7 @@ def test_what_was_announced_before_the_gate_is_waited_for(make_capture: MakeCapt
         talker.end()
         capture.finish(Never(), ignore)
         capture.close()
-        for path in (Path(capture.words[-1])).iterdir():
+        for path in folders[0].iterdir():
             path.unlink()
 
 
