@@ -1,11 +1,11 @@
 """What `ckptctl dump --leave-running` costs beside plain `criu dump --leave-running` made durable, in turn.
 
-usage: dump.py [--sizes 256MiB,1GiB,2GiB] [--rounds 5] [--folder DIR] [--json FILE]
+usage: dump.py [--sizes 256MiB,1GiB,2GiB] [--rounds 5] [--images stream,directory] [--folder DIR] [--json FILE]
 
-Needs root. Each round dumps one and the same process with both, in changing order, to the same disk, and nothing is
-left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze; the pause
-is the longest time for which the process stood still, as it noticed itself. Ratios are medians of the ratios within
-the rounds.
+Needs root. Each round dumps one and the same process with all of them, in changing order, to the same disk, and
+nothing is left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze;
+the pause is the longest time for which the process stood still, as it noticed itself. Ratios are medians of the ratios
+within the rounds.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _CKPTCTL = Path(sys.executable).with_name("ckptctl")
 # CRIU lets a process run on before it is done; the gap is over when the process has beaten again.
 _SETTLE_S = 0.05
 _HEADER = """\
-           durable                                           pause
-   memory      criu   ckptctl  ratio  from freeze  ratio      criu   ckptctl  ratio"""
+                      durable                                           pause
+   memory  images         criu   ckptctl  ratio  from freeze  ratio      criu   ckptctl  ratio"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,10 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The same process dumped by both."""
+    """The same process dumped by both; `images` is what ckptctl was told to make of its memory."""
 
     size_bytes: int
+    images: str
     plain: Dump
     ckptctl: Dump
 
@@ -111,20 +112,21 @@ def dump_plainly(criu: Path, holder: Holder, target: Path) -> None:
         os.close(descriptor)
 
 
-def dump_with_ckptctl(holder: Holder, target: Path) -> str:
+def dump_with_ckptctl(holder: Holder, images: str, target: Path) -> str:
     """`ckptctl dump`, which returns when all is durable; its JSON report."""
-    return run([_CKPTCTL, "dump", "--pid", str(holder.pid), "--leave-running", "--to", target, "--json"])
+    words = ["--pid", str(holder.pid), "--leave-running", "--images", images, "--json"]
+    return run([_CKPTCTL, "dump", "--to", target, *words])
 
 
-def measure(criu: Path | None, holder: Holder, target: Path) -> Dump:
-    """One dump by plain CRIU, or by ckptctl where `criu` is None; the images are removed afterwards."""
+def measure(program: Path | str, holder: Holder, target: Path) -> Dump:
+    """One dump by plain CRIU (its path), or by ckptctl (a form of images); the images are removed afterwards."""
     os.sync()  # what earlier dumps left in memory must not be written in our time
     began_ns = time.monotonic_ns()
-    if criu is not None:
-        dump_plainly(criu, holder, target)
+    if isinstance(program, Path):
+        dump_plainly(program, holder, target)
         report = None
     else:
-        report = dump_with_ckptctl(holder, target)
+        report = dump_with_ckptctl(holder, program, target)
     durable_s = (time.monotonic_ns() - began_ns) / 1e9
     time.sleep(_SETTLE_S)
     written = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -154,13 +156,14 @@ def find_criu() -> Path:
     return Path(found[1]) if found else sys.exit("bench: no CRIU")
 
 
-def rounds_of(size_bytes: int, count: int, criu: Path, folder: Path) -> Iterator[Round]:
-    """Dump one process `count` times with both, the other one first in every second round."""
+def rounds_of(size_bytes: int, count: int, programs: Sequence[Path | str], folder: Path) -> Iterator[Round]:
+    """Dump one process `count` times with each, the first of which is CRIU, in the reverse order every second time."""
+    criu, *forms = programs
     with holding(size_bytes, folder) as holder:
         for number in range(count):
-            order = [criu, None] if number % 2 == 0 else [None, criu]
+            order = programs if number % 2 == 0 else programs[::-1]
             taken = {program: measure(program, holder, folder / "snapshot") for program in order}
-            yield Round(size_bytes, taken[criu], taken[None])
+            yield from (Round(size_bytes, str(form), taken[criu], taken[form]) for form in forms)
 
 
 def row(rounds: Sequence[Round]) -> str:
@@ -171,6 +174,7 @@ def row(rounds: Sequence[Round]) -> str:
 
     cells = [
         f"{format_size(rounds[0].size_bytes):>9}",
+        f"{rounds[0].images:9}",
         f"{middle(lambda each: each.plain.durable_s):8.3f}",
         f"{middle(lambda each: each.ckptctl.durable_s):8.3f}",
         f"{middle(lambda each: each.ckptctl.durable_s / each.plain.durable_s):5.3f}",
@@ -188,20 +192,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="ckptctl dump beside plain criu dump made durable")
     parser.add_argument("--sizes", default="256MiB,1GiB,2GiB")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", default="stream,directory", help="what ckptctl is told to make of the memory")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where to dump to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement there too")
     wanted = parser.parse_args()
-    criu = find_criu()
+    programs: list[Path | str] = [find_criu(), *wanted.images.split(",")]
     print(f"\nDumps of a process that runs on, median of {wanted.rounds} rounds, seconds\n")
     print(_HEADER)
     taken: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-", dir=wanted.folder) as name:
         folder = Path(name)
         os.environ["CKPTCTL_STATE"] = str(folder / "state")
-        list(rounds_of(16 << 20, 1, criu, folder))  # so that no program is read from the disk for the first time
+        list(rounds_of(16 << 20, 1, programs, folder))  # so that no program is read from the disk for the first time
         for size in wanted.sizes.split(","):
-            rounds = list(rounds_of(parse_size(size), wanted.rounds, criu, folder))
-            print(row(rounds), flush=True)
+            rounds = list(rounds_of(parse_size(size), wanted.rounds, programs, folder))
+            for form in programs[1:]:
+                print(row([each for each in rounds if each.images == form]), flush=True)
             taken += rounds
     if wanted.json:
         wanted.json.write_text(json.dumps([asdict(each) for each in taken], indent=2) + "\n")

@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "list": ("store", "list_"),
     "show": ("store", "show"),
     "verify": ("store", "verify"),
+    "export": ("exchange", "export"),
+    "import": ("exchange", "import_"),
     "pin": ("labels", "pin"),
     "unpin": ("labels", "unpin"),
     "tag": ("labels", "tag"),

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
+from ckptctl.cli.options import (
+    STREAM,
+    CriuOpt,
+    ImagesOpt,
+    JsonOpt,
+    QuietOpt,
+    StoreOpt,
+    VerboseOpt,
+    WaitOpt,
+    parse_images,
+    parse_pid,
+)
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
 from ckptctl.output import text
@@ -65,6 +76,7 @@ def dump(
             "--gpu-timeout", metavar="DURATION", help="How long work that was given to a GPU may take to end."
         ),
     ] = "60s",
+    images: ImagesOpt = STREAM,
     criu_option: CriuOpt = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
@@ -96,6 +108,7 @@ def dump(
             cuda=Use.DETECT if cuda is None else Use.REQUIRE if cuda else Use.REFUSE,
             gpu_lock_timeout_s=parse_duration(gpu_timeout),
             criu_options=tuple(criu_option or ()),
+            images=parse_images(images),
         )
         report = save(request, app.services)
     return emit(manner, "dump", report, _words(report))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ckptctl import command
 from ckptctl.criu.failures import dump_failed
@@ -35,12 +35,33 @@ class Leave(Enum):
     STOPPED = "--leave-stopped"
 
 
+class Streamer(Protocol):
+    """Who takes the images where criu does not write them itself (`criu dump --stream`)."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options for criu, after all others."""
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """Descriptors that criu must be started with."""
+
+    def started(self) -> None:
+        """criu has been started."""
+
+    def written_bytes(self) -> int:
+        """The bytes of memory that have come so far."""
+
+    def cancel(self) -> None:
+        """Let criu fail, if it has not ended yet; may be called again."""
+
+
 @dataclass(frozen=True, slots=True)
 class DumpRequest:
     """One run of `criu dump`; the folders exist.
 
     `root_pid` is the pid in the namespace that `prefix` leads into (see ckptctl.criu.namespaces), and both folders are
-    paths there. criu's log and statistics go to `logs`.
+    paths there. criu's log and statistics go to `logs`. With a `streamer` criu writes no image into its folder.
     """
 
     root_pid: int
@@ -52,6 +73,7 @@ class DumpRequest:
     log_name: str = LOG_NAME
     # Where `prefix` leads elsewhere: the number of the root as it is seen from here.
     outer_pid: int | None = None
+    streamer: Streamer | None = None
 
     def argv(self, criu: Criu) -> tuple[str, ...]:
         """The whole command line. Raises FileTrouble where the empty plugin folder cannot be made."""
@@ -60,8 +82,13 @@ class DumpRequest:
             *common_words(self.images, self.logs, self.log_name),
             self.leave.value,
             *self.options,
+            *(self.streamer.words if self.streamer else ()),
         ]  # fmt: skip
         return command_line(self.prefix, criu, "dump", words)
+
+    def written_bytes(self) -> int:
+        """The bytes of memory that are saved so far."""
+        return self.streamer.written_bytes() if self.streamer else written_bytes(self.images)
 
 
 def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress: Callable[[int], None]) -> DumpStats:
@@ -73,9 +100,12 @@ def dump(criu: Criu, request: DumpRequest, *, interrupt: Interrupt, on_progress:
     Raises what `interrupt` and `on_progress` raise, CriuDumpFailed, CommandMissing, ImageDamaged, FileTrouble.
     """
     argv = request.argv(criu)
-    child = command.start(argv, output=request.logs / _OUTPUT)
+    streamer = request.streamer
+    child = command.start(argv, output=request.logs / _OUTPUT, pass_fds=streamer.pass_fds if streamer else ())
     try:
-        status, reason = _wait(child, request.images, interrupt, on_progress)
+        if streamer is not None:
+            streamer.started()
+        status, reason = _wait(child, request, interrupt, on_progress)
     finally:
         child.close()
     if status == 0 and request.leave is Leave.STOPPED:
@@ -97,7 +127,7 @@ def written_bytes(images: Path) -> int:
 
 
 def _wait(
-    child: command.Child, images: Path, interrupt: Interrupt, on_progress: Callable[[int], None]
+    child: command.Child, request: DumpRequest, interrupt: Interrupt, on_progress: Callable[[int], None]
 ) -> tuple[int, BaseException | None]:
     """The exit status of criu, and why it was asked to stop."""
     reason: BaseException | None = None
@@ -105,9 +135,11 @@ def _wait(
     def tick() -> None:
         if reason is None:
             interrupt.check()
-            on_progress(written_bytes(images))
+            on_progress(request.written_bytes())
+        elif request.streamer is not None:
+            request.streamer.cancel()
         else:
-            _cancel_all(child, images)
+            _cancel_all(child, request.images)
 
     while True:
         try:

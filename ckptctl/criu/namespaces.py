@@ -113,6 +113,7 @@ def restore_in_new_pid_namespace(criu: Criu, request: RestoreRequest, *, interru
         status = _read_status(reading, interrupt)
         if status != 0:
             raise restore_failed(request, status)
+        request.require_sound_images()
         unshare = identify(child.pid)
         init, root = _find_inside(unshare, request.root_pid)
         return NamespaceResult(root, init, child, read_restore_stats(request.logs))

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from ckptctl import command
 from ckptctl.criu.failures import Action, CriuRestoreFailed, explain
@@ -14,6 +15,7 @@ from ckptctl.criu.images import read_restore_stats
 from ckptctl.criu.invocation import command_line, common_words, read_log
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
+from ckptctl.errors import CkptctlError
 from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import end, standing, wait_until, walk
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
@@ -41,6 +43,18 @@ class InheritedFd:
     key: str
 
 
+class Server(Protocol):
+    """Who gives the images where criu does not read them itself (`criu restore --stream`)."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options for criu, after all others."""
+
+    @property
+    def failure(self) -> CkptctlError | None:
+        """What was wrong with the images: known before criu notices that one of them ended early."""
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
     """One run of `criu restore`; the folders exist. criu's log, statistics and pid file go to `logs`.
@@ -57,6 +71,7 @@ class RestoreRequest:
     inherit: tuple[InheritedFd, ...] = ()
     own_session: bool = True
     log_name: str = "restore.log"
+    server: Server | None = None
 
     @property
     def pidfile(self) -> Path:
@@ -70,8 +85,14 @@ class RestoreRequest:
             "--pidfile", str(self.pidfile),
             *(word for one in self.inherit for word in ("--inherit-fd", f"fd[{one.fd}]:{one.key}")),
             *self.options,
+            *(self.server.words if self.server else ()),
         ]  # fmt: skip
         return command_line((), criu, "restore", words)
+
+    def require_sound_images(self) -> None:
+        """Raise what was wrong with the images that criu was given, if anything was."""
+        if self.server is not None and self.server.failure is not None:
+            raise self.server.failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +106,9 @@ class RestoreResult:
 def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> RestoreResult:
     """Restore the tree into this PID namespace. Whatever is raised, nothing of the tree is left.
 
-    Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, FileTrouble, and NoSuchProcess for
-    a root that ended at once. criu spins for ever on images whose pages are cut off: check their sizes before.
+    Raises what `interrupt` raises, CriuRestoreFailed, CommandMissing, ImageDamaged, FileTrouble, the failure of the
+    server, and NoSuchProcess for a root that ended at once. Without a server criu spins for ever on images whose pages
+    are cut off: check their sizes before.
     """
     request.pidfile.unlink(missing_ok=True)
     child = command.start(
@@ -103,14 +125,17 @@ def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> Res
     if status != 0:
         raise restore_failed(request, status)
     try:
+        request.require_sound_images()
         return RestoreResult(identify(request.root_pid), read_restore_stats(request.logs))
     except BaseException:
         _end_leftovers(itself, request.root_pid)
         raise
 
 
-def restore_failed(request: RestoreRequest, status: int) -> CriuRestoreFailed:
-    """The error for a criu that ended with `status`, from the log that it left."""
+def restore_failed(request: RestoreRequest, status: int) -> CkptctlError:
+    """The error for a criu that ended with `status`: that of the images, else from the log that it left."""
+    if request.server is not None and request.server.failure is not None:
+        return request.server.failure
     log = request.logs / request.log_name
     text = read_log(log) or read_log(request.logs / OUTPUT)
     return CriuRestoreFailed(explain(text, action=Action.RESTORE, status=status), status, log)

@@ -112,7 +112,7 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
         ("timings", _timings(manifest)),
         ("memory", [
             f"resident {format_size(manifest.memory.resident_bytes)}, images {format_size(manifest.images.size_bytes)} "
-            f"in {counted(len(manifest.images.files), 'file')}"
+            f"in {counted(len(manifest.images.files) + (manifest.images.container is not None), 'file')}"
         ]),
         ("GPU", _gpu(manifest.gpu) if manifest.gpu else []),
         ("processes", [

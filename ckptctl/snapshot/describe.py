@@ -84,8 +84,10 @@ def options_of(options: Options) -> tuple[manifest.CriuOption, ...]:
     )
 
 
-def gpu_of(job: GpuJob, tree: Tree) -> manifest.Gpu:
-    """The GPU part of the manifest, with pids as in the images."""
+def gpu_of(job: GpuJob | None, tree: Tree) -> manifest.Gpu | None:
+    """The GPU part of the manifest, with pids as in the images; None for a job without."""
+    if job is None:
+        return None
     inside = {process.pid: process.namespace_pids[-1] for process in tree.processes if process.namespace_pids}
     return manifest.Gpu(
         driver=job.facts.driver,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu import choice, namespaces
 from ckptctl.criu import dump as criu_dump
-from ckptctl.criu.dump import Leave, written_bytes
+from ckptctl.criu.dump import Leave
 from ckptctl.criu.options import Options
 from ckptctl.criu.program import Criu
 from ckptctl.errors import CkptctlError
@@ -19,7 +19,7 @@ from ckptctl.preflight.finding import Level, refuse
 from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import KernelThread, Tree, read_tree
-from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing, stream
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
@@ -32,6 +32,7 @@ from ckptctl.store.layout import SnapshotFolder
 
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
+    from ckptctl.images.capture import Capture
     from ckptctl.snapshot import describe
     from ckptctl.store import manifest
 
@@ -68,6 +69,7 @@ class _Dump:
         self.gpu: gpu.GpuJob | None = None
         self.gpu_failure: CkptctlError | None = None
         self.staging: staging.Staging | None = None
+        self.capture: Capture | None = None
         self.record: journal.Record | None = None
         self.kept_files: tuple[manifest.KeptFile, ...] = ()
         self._held = held
@@ -133,11 +135,17 @@ class _Dump:
         preload()
         device_bytes = self.gpu.total_bytes if self.gpu else 0
         space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
+        if self.request.images is stream.Layout.STREAM:
+            wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
+            free = services.machine.memory_available_bytes - device_bytes
+            self.capture = held(stream.listening(self.staging.folder, wanted, free, services.reporter))
 
     def discard(self) -> None:
         """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""
         if self.gpu_failure or (self.record is not None and standing.is_standing_still(self.record.entry)):
             return
+        if self.capture is not None:
+            self.capture.close()
         if self.staging is not None:
             staging.discard(self.staging.folder)
         if self.record is not None:
@@ -201,17 +209,15 @@ class _Dump:
             leave=Leave.STOPPED if stop else Leave.RUNNING,
             prefix=namespaces.enter_namespaces_prefix(pid),
             outer_pid=pid,
+            streamer=self.capture,
         )
-        with failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id):
-            self.stats = criu_dump.dump(
-                self.criu,
-                request,
-                interrupt=self.services.interrupt,
-                on_progress=self._freeze_progress,
-            )
+        logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
+        with stream.explaining(self.capture), logs_kept:
+            watch = partial(self._progress, "memory", total=self.tree.estimated_bytes)
+            self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=watch)
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         if self.gpu is not None:
-            gpu.require_in_images(written_bytes(folder.images), self.gpu_host_bytes)
+            gpu.require_in_images(request.written_bytes(), self.gpu_host_bytes)
         if self.bytes_to_keep is not None:
             self.kept_files = kept.keep(self.images, folder.images)
         if stop and self.request.leave_running:
@@ -233,11 +239,10 @@ class _Dump:
         """Digest the images on their way to the disk, and write down what they are."""
         from ckptctl.criu import network
         from ckptctl.snapshot import describe
-        from ckptctl.store import digests, manifest, manifest_json, script
+        from ckptctl.store import manifest_json, script
 
         _, folder = self._opened()
-        records = digests.digest_images(folder.images, self.services.interrupt, self._digest_progress)
-        digested = manifest.Images(manifest.DIGEST_ALGORITHM, records)
+        digested = stream.bring_in(folder, self.capture, self.services.interrupt, partial(self._progress, "images"))
         self.image_bytes = digested.size_bytes
         for caution in network.unheld(self.images, self.options):
             self._warn(caution, "W_NOT_HELD")
@@ -319,19 +324,11 @@ class _Dump:
             note=request.note,
             environments=environments,
             kept_files=self.kept_files,
-            gpu=self._gpu_record(),
+            gpu=describe.gpu_of(self.gpu, self.tree),
         )
 
-    def _gpu_record(self) -> manifest.Gpu | None:
-        from ckptctl.snapshot import describe
-
-        return describe.gpu_of(self.gpu, self.tree) if self.gpu else None
-
-    def _freeze_progress(self, done: int) -> None:
-        self.services.reporter.report(Progress("memory", done, self.tree.estimated_bytes))
-
-    def _digest_progress(self, done: int, total: int) -> None:
-        self.services.reporter.report(Progress("images", done, total))
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self.services.reporter.report(Progress(what, done, total))
 
     def _warn(self, text: str, code: str) -> None:
         self.warnings.append(text)
@@ -376,7 +373,7 @@ class _Dump:
             timings=tuple(self.timings),
             criu=f"{self.criu.version_text} ({self.criu.path}, {self.criu.source})",
             options=describe.options_of(self.options),
-            gpu=self._gpu_record(),
+            gpu=describe.gpu_of(self.gpu, self.tree),
             warnings=tuple(self.warnings),
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ckptctl.snapshot import gpu
 from ckptctl.snapshot.outcome import Outcome
 from ckptctl.snapshot.steps import Timing
+from ckptctl.snapshot.stream import Layout
 from ckptctl.store.layout import Store
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class DumpRequest:
     cuda: gpu.Use = gpu.Use.DETECT
     gpu_lock_timeout_s: float = 60.0
     criu_options: tuple[str, ...] = ()
+    images: Layout = Layout.STREAM
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,15 @@ from ckptctl.preflight.finding import Finding, Level, blockers, refuse
 from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, tails
+from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, stream, tails
+from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.restore_request import Restored, RestoreReport, RestoreRequest, Rolled
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import tree_processes
 from ckptctl.snapshot.steps import Step, Timing, run_steps
-from ckptctl.snapshot.verify import verify
+from ckptctl.snapshot.verify import verify_for_restore
 from ckptctl.store import journal, locks, names
 from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
 from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
@@ -49,13 +50,6 @@ class PidsTaken(CkptctlError):
 
     code = "E_PIDS_TAKEN"
     exit_status = ExitStatus.INCOMPATIBLE
-
-
-class SnapshotDamaged(CkptctlError):
-    """A snapshot is not what it was when it was taken."""
-
-    code = "E_SNAPSHOT_DAMAGED"
-    exit_status = ExitStatus.INTEGRITY
 
 
 def restore(request: RestoreRequest, services: Services) -> Restored:
@@ -112,8 +106,8 @@ class _Restore:
         return not self.request.verified
 
     def check_images(self) -> None:
-        """Read every byte of the images against its digest."""
-        verdict = verify(self.request.folder, read_data=True, services=self.services)
+        """Read every byte of the images against its digest; memory in a container is checked as criu gets it."""
+        verdict = verify_for_restore(self.request.folder, self.manifest, self.services)
         if not verdict.sound:
             raise SnapshotDamaged(
                 f"The snapshot {self.manifest.id} is damaged: {'; '.join(verdict.damages)}.",
@@ -212,8 +206,10 @@ class _Restore:
 
     def _bring_up_once(self) -> None:
         sides = ends.reconnected(self.manifest.ends, self._beside("output"), attached=self.request.attached)
-        with sides as self.sides:
-            request = self._criu_request(self.sides.inherited)
+        images = self._images()
+        serving = stream.serving(self.request.folder, self.manifest.images, images, self._logs())
+        with sides as self.sides, serving as server:
+            request = self._criu_request(images, self.sides.inherited, server)
             if self.request.new_pid_namespace:
                 up = namespaces.restore_in_new_pid_namespace(self.criu, request, interrupt=self.services.interrupt)
                 self.root, self.stats, self.child = up.root, up.stats, up.child
@@ -309,10 +305,15 @@ class _Restore:
             return ()
         return ids.ids_of(self.manifest)
 
-    def _criu_request(self, inherited: tuple[InheritedFd, ...]) -> criu_restore.RestoreRequest:
+    def _images(self) -> Path:
         images = self.request.folder.images
         if self.plan.accepted:
             images = overlay.with_sizes(images, dict(self.plan.accepted), self._logs() / OVERLAY)
+        return images
+
+    def _criu_request(
+        self, images: Path, inherited: tuple[InheritedFd, ...], server: criu_restore.Server | None
+    ) -> criu_restore.RestoreRequest:
         options = choice.with_asked(_recorded(self.manifest), self.request.criu_options).restore_words()
         return criu_restore.RestoreRequest(
             root_pid=self.manifest.tree.root_pid,
@@ -322,6 +323,7 @@ class _Restore:
             options=(*options, "--leave-stopped"),
             parent=Parent.INIT if self.request.new_pid_namespace else Parent.CALLER,
             inherit=inherited,
+            server=server,
         )
 
     def _outcome(self) -> Outcome:

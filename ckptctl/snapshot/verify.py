@@ -11,6 +11,7 @@ from ckptctl.snapshot.services import Services
 from ckptctl.store import integrity, manifest_json
 from ckptctl.store.integrity import Damage
 from ckptctl.store.layout import SnapshotFolder
+from ckptctl.store.manifest import Manifest
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
 
 
@@ -35,6 +36,17 @@ class Verdict:
         return [head, *(f"  {damage}" for damage in self.damages), *(f"  warning: {text}" for text in self.warnings)]
 
 
+def verify_for_restore(folder: SnapshotFolder, manifest: Manifest, services: Services) -> Verdict:
+    """Check the structure and every byte, but for memory that is checked as criu gets it. Raises as `verify`."""
+    if manifest.images.container is None:
+        return verify(folder, read_data=True, services=services)
+    found = [
+        *integrity.verify_structure(folder),
+        *integrity.verify_small_files(folder, manifest, services.interrupt),
+    ]
+    return _verdict(folder, found, read_data=True)
+
+
 def verify(folder: SnapshotFolder, *, read_data: bool, services: Services) -> Verdict:
     """Check the structure and, if asked, every byte, which is then written down. Raises what the interrupt raises."""
     found: list[Damage] = list(integrity.verify_structure(folder))
@@ -51,6 +63,10 @@ def verify(folder: SnapshotFolder, *, read_data: bool, services: Services) -> Ve
                 lambda done, total: services.reporter.report(Progress("images", done, total)),
             )
             note_verification(folder, sound=not any(damage.fatal for damage in found), services=services)
+    return _verdict(folder, found, read_data=read_data)
+
+
+def _verdict(folder: SnapshotFolder, found: list[Damage], *, read_data: bool) -> Verdict:
     return Verdict(
         folder=folder.path,
         read_data=read_data,

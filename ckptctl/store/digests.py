@@ -36,25 +36,28 @@ class Meter:
     def __init__(self, total_bytes: int, interrupt: Interrupt, on_progress: OnProgress) -> None:
         self._done = 0
         self._total = total_bytes
-        self._interrupt = interrupt
+        self.interrupt = interrupt
         self._on_progress = on_progress
 
     def add(self, size: int) -> None:
         """`size` more bytes are done. Raises what the interrupt raises."""
-        self._interrupt.check()
+        self.interrupt.check()
         self._done += size
         self._on_progress(self._done, self._total)
 
 
-def digest_images(folder: Path, interrupt: Interrupt, on_progress: OnProgress) -> tuple[ImageRecord, ...]:
-    """Bring every file below `folder` to the disk and return their records, sorted by name.
+def digest_images(
+    folder: Path, interrupt: Interrupt, on_progress: OnProgress, *, without: frozenset[str] = frozenset()
+) -> tuple[ImageRecord, ...]:
+    """Bring every file below `folder`, but those called `without`, to the disk; their records, sorted by name.
 
     Interrupted between pieces of a few MiB. Raises files.FileTrouble, files.NoSpace and what `interrupt` raises;
     in every case no thread is left behind.
     """
     try:
         # The largest first: its writing takes longest, and all the others are hashed meanwhile.
-        paths = sorted(files.walk_regular_files(folder), key=lambda path: path.lstat().st_size, reverse=True)
+        found = (path for path in files.walk_regular_files(folder) if path.name not in without)
+        paths = sorted(found, key=lambda path: path.lstat().st_size, reverse=True)
         total = sum(path.lstat().st_size for path in paths)
         meter = Meter(total, interrupt, on_progress)
         with _Fsyncs(paths) as fsyncs:

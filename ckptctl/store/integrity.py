@@ -14,7 +14,7 @@ from ckptctl.interrupt import Interrupt
 from ckptctl.store import manifest_json
 from ckptctl.store.digests import Meter, OnProgress, digest_descriptor
 from ckptctl.store.layout import SnapshotFolder
-from ckptctl.store.manifest import ImageRecord, Manifest
+from ckptctl.store.manifest import ContainerRecord, ImageRecord, Manifest
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
 
 
@@ -57,8 +57,9 @@ def verify_structure(folder: SnapshotFolder) -> tuple[Damage, ...]:
         manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
         return (Damage(folder.manifest.name, Problem.UNREADABLE, error.message), *_exposed(folder))
-    expected = {record.name for record in manifest.images.files}
-    sizes = (_size_damage(folder, record) for record in manifest.images.files)
+    records = _records(manifest)
+    expected = {record.name for record in records}
+    sizes = (_size_damage(folder, record) for record in records)
     return (*(damage for damage in sizes if damage), *_extra(folder, expected), *_exposed(folder))
 
 
@@ -70,6 +71,15 @@ def verify_data(
     Raises what `interrupt` raises.
     """
     meter = Meter(manifest.images.size_bytes, interrupt, on_progress)
+    found = [_data_damage(folder, record, meter) for record in manifest.images.files]
+    if manifest.images.container is not None:
+        found.append(_container_damage(folder, manifest.images.container, meter))
+    return tuple(damage for damage in found if damage)
+
+
+def verify_small_files(folder: SnapshotFolder, manifest: Manifest, interrupt: Interrupt) -> tuple[Damage, ...]:
+    """The same without the container, whose blocks are checked as they are read; see `verify_data`."""
+    meter = Meter(manifest.images.size_bytes, interrupt, lambda _done, _total: None)
     found = (_data_damage(folder, record, meter) for record in manifest.images.files)
     return tuple(damage for damage in found if damage)
 
@@ -94,7 +104,28 @@ def _data_damage(folder: SnapshotFolder, record: ImageRecord, meter: Meter) -> D
     return None
 
 
-def _size_damage(folder: SnapshotFolder, record: ImageRecord) -> Damage | None:
+def _container_damage(folder: SnapshotFolder, record: ContainerRecord, meter: Meter) -> Damage | None:
+    from ckptctl.images import reader
+    from ckptctl.images.container import ContainerDamaged
+
+    damage = _size_damage(folder, record)
+    if damage:
+        return damage
+    try:
+        reader.verify(folder.images / record.name, record.digest, meter.add)
+    except ContainerDamaged as error:
+        return Damage(_below(folder, record), Problem.ALTERED, error.message)
+    except files.FileTrouble as error:
+        return Damage(_below(folder, record), Problem.UNREADABLE, error.message)
+    return None
+
+
+def _records(manifest: Manifest) -> tuple[ImageRecord | ContainerRecord, ...]:
+    container = manifest.images.container
+    return (*manifest.images.files, *([container] if container else []))
+
+
+def _size_damage(folder: SnapshotFolder, record: ImageRecord | ContainerRecord) -> Damage | None:
     name = _below(folder, record)
     try:
         status = _status_beneath(folder.images, record.name)
@@ -158,5 +189,5 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(Path(entry.path))
 
 
-def _below(folder: SnapshotFolder, record: ImageRecord) -> str:
+def _below(folder: SnapshotFolder, record: ImageRecord | ContainerRecord) -> str:
     return f"{folder.images.name}/{record.name}"

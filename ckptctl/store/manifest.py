@@ -6,19 +6,19 @@ version; a field that changes its meaning, its name or its type needs one, and a
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 from ckptctl.store.codec import Count, Descriptor, Pid, Range, Size, UserId
+from ckptctl.store.image_records import DIGEST_ALGORITHM as DIGEST_ALGORITHM
+from ckptctl.store.image_records import ContainerRecord as ContainerRecord
+from ckptctl.store.image_records import ImageRecord as ImageRecord
+from ckptctl.store.image_records import Images as Images
+from ckptctl.store.image_records import is_image_name as is_image_name
 from ckptctl.store.names import is_run_name, is_snapshot_id
-
-DIGEST_ALGORITHM: Final = "blake3"
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,41 +317,6 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One file in the snapshot's folder `images`."""
-
-    name: Annotated[str, "path below `images`"]
-    size_bytes: Annotated[Size, "size"]
-    digest: Annotated[str, "digest of its contents, in hexadecimal"]
-
-    def __post_init__(self) -> None:
-        if not is_image_name(self.name):
-            raise ValueError(f"{self.name[:80]!a} is not a name of a file below the folder of images")
-        if not _DIGEST.fullmatch(self.digest):
-            raise ValueError("a digest has 64 hexadecimal digits")
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Every file of the folder `images`."""
-
-    algorithm: Annotated[str, 'how the digests are made: "blake3"']
-    files: Annotated[tuple[ImageRecord, ...], "sorted by name"]
-
-    def __post_init__(self) -> None:
-        if self.algorithm != DIGEST_ALGORITHM:
-            raise ValueError(f"the digest algorithm {self.algorithm[:40]!a} is not known")
-        names = [record.name for record in self.files]
-        if len(set(names)) != len(names):
-            raise ValueError("a file is named twice")
-
-    @property
-    def size_bytes(self) -> int:
-        """The sum of all sizes."""
-        return sum(record.size_bytes for record in self.files)
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """The whole of it."""
 
@@ -388,9 +353,3 @@ class Manifest:
     def regular_files(self) -> tuple[OpenFile, ...]:
         """The open files that had a name and a size: the ones that must be as large at the restore."""
         return tuple(file for file in self.open_files if file.size_bytes is not None and not file.deleted)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether `name` leads to a file below a folder and nowhere else, in only one way of writing it."""
-    parts = name.split("/")
-    return "\0" not in name and all(part not in {"", ".", ".."} for part in parts) and len(os.fsencode(name)) < 4096

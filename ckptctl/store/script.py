@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckptctl import files
-from ckptctl.store.manifest import Direction, End, EndKind, KeptFile, Manifest, OpenFile
+from ckptctl.store.manifest import ContainerRecord, Direction, End, EndKind, KeptFile, Manifest, OpenFile
+from ckptctl.units import format_size
 
 _HEAD = """\
 #!/bin/sh
@@ -76,9 +77,26 @@ put_back() {{
 {puts}
 """
 
+# Only what Python brings along: digests are compared by `ckptctl verify --read-data`.
+_UNPACK = """
+# The memory of the job lies in one container: criu gets files made from it, which are removed afterwards. Their folder
+# must have room for {size}; it is below the folder for the log. (`ckptctl export` makes a snapshot without container.)
+images=$work/images
+python=${{PYTHON:-python3}}
+unpack() {{
+    mkdir -- "$images"
+    trap 'rm -r -- "$images"' EXIT
+    for file in "$here"/images/*; do
+        [ "${{file##*/}}" = {name} ] || ln -s -- "$file" "$images/"
+    done
+    "$python" - "$here/images/"{name} "$images" <<'END'
+{program}END
+}}
+"""
+
 _TAIL = """
 [ "$trouble" -eq 0 ] || exit 1
-{ends}
+{prepare}{ends}
 if ! "$criu" restore \\
 {words}
 then
@@ -98,7 +116,12 @@ def restore_script(manifest: Manifest) -> str:
         _PIDS.format(ids=textwrap.fill(" ".join(map(str, ids)), 110).replace("\n", " \\\n    ")),
         _KEPT.format(puts="\n".join(map(_put_back, manifest.kept_files))) if manifest.kept_files else "",
         _SIZES.format(checks="\n".join(dict.fromkeys(sizes))) if sizes else "",
-        _TAIL.format(ends=_explain_ends(manifest.ends), words=" \\\n".join(_words(manifest))),
+        _images(manifest.images.container),
+        _TAIL.format(
+            prepare="unpack\n" if manifest.images.container else "",
+            ends=_explain_ends(manifest.ends),
+            words=" \\\n".join(_words(manifest)),
+        ),
     ]
     return "".join(parts)
 
@@ -121,8 +144,18 @@ def _facts(manifest: Manifest) -> str:
     return "\n".join(f"# {_comment(line)}" for line in lines)
 
 
+def _images(container: ContainerRecord | None) -> str:
+    if container is None:
+        return "\nimages=$here/images\n"
+    from ckptctl.images import unpack
+
+    program = Path(unpack.__file__).read_text(encoding="utf-8")
+    size = format_size(container.contents_bytes)
+    return _UNPACK.format(name=shlex.quote(container.name), size=size, program=program)
+
+
 def _words(manifest: Manifest) -> Iterator[str]:
-    yield '    --no-default-config --images-dir "$here/images" --work-dir "$work"'
+    yield '    --no-default-config --images-dir "$images" --work-dir "$work"'
     yield '    --log-file restore.log -v4 --libdir "$work/no-plugins"'
     yield '    --restore-detached --pidfile "$work/restore.pid"'
     for key, descriptor in _sides(manifest.ends).items():

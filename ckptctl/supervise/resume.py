@@ -16,7 +16,8 @@ from ckptctl.events import Caution, Notice
 from ckptctl.process.identity import ProcessId
 from ckptctl.process.member import command_words
 from ckptctl.snapshot import select
-from ckptctl.snapshot.restore import PidsTaken, SnapshotDamaged, restore
+from ckptctl.snapshot.damage import SnapshotDamaged
+from ckptctl.snapshot.restore import PidsTaken, restore
 from ckptctl.snapshot.restore_request import Restored, RestoreRequest
 from ckptctl.snapshot.returned import NotReturned
 from ckptctl.snapshot.services import Services

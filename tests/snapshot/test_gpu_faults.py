@@ -245,7 +245,7 @@ def test_images_without_the_bytes_that_left_the_device_are_no_snapshot(
     cutting.chmod(0o755)
     job = train()
     ckptctl.environment["CKPTCTL_CRIU"] = str(cutting)
-    failed = ckptctl("dump", "--pid", str(job.pid), "--cuda").check(7)
+    failed = ckptctl("dump", "--pid", str(job.pid), "--cuda", "--images", "directory").check(7)
     assert "the images hold only 4.00 KiB" in failed.stderr
     assert ckptctl.json("list")["result"] == []
     assert_undisturbed(job)

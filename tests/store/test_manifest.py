@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptctl.store import manifest_json
-from ckptctl.store.manifest import FileUser, ImageRecord, Images, OpenFile, Progress, Tree
+from ckptctl.store.manifest import ContainerRecord, FileUser, ImageRecord, Images, OpenFile, Progress, Tree
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew, describe_manifest, from_json, to_json
 from support.manifests import make_manifest, make_process
 
@@ -78,6 +78,29 @@ def test_the_shape_on_disk_is_that_of_version_1() -> None:
     # A difference here breaks the snapshots that people have: it needs a new version and a migration.
     assert to_json(make_manifest()).decode() == GOLDEN.read_text()
     assert from_json(GOLDEN.read_bytes(), "it") == make_manifest()
+
+
+def test_a_manifest_from_before_there_were_containers() -> None:
+    raw = json.loads(GOLDEN.read_text())
+    del raw["images"]["container"]
+    assert from_json(json.dumps(raw).encode(), "it") == make_manifest()
+
+
+def test_a_container_survives() -> None:
+    container = ContainerRecord("pages.blocks", 8192, 1 << 30, 1 << 29, "ab" * 32)
+    manifest = make_manifest()
+    images = dataclasses.replace(manifest.images, container=container)
+    manifest = dataclasses.replace(manifest, images=images)
+    assert from_json(to_json(manifest), "it") == manifest
+    assert images.size_bytes == make_manifest().images.size_bytes + 8192
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    record = ImageRecord("pages.blocks", 1, "cd" * 32)
+    with pytest.raises(ValueError, match="named twice"):
+        Images("blake3", (record, record))
+    with pytest.raises(ValueError, match="named twice"):
+        Images("blake3", (record,), ContainerRecord("pages.blocks", 1, 1, 0, "ab" * 32))
 
 
 def test_bytes_that_are_no_utf8_survive_the_file(tmp_path: Path) -> None:

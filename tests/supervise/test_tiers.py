@@ -115,7 +115,7 @@ def test_a_damaged_latest_falls_back_to_backup(supervise: Supervised) -> None:
     first = supervise("--every", "10steps", job=trains(60, 0.08))
     saved = first.wait_saved(3)
     supervise.kill_all()
-    pages = next((supervise.run.snapshot(saved[-1]).images).glob("pages-*.img"))
+    pages = next((supervise.run.snapshot(saved[-1]).images).glob("pages*"))
     data = bytearray(pages.read_bytes())
     data[len(data) // 2] ^= 1
     pages.write_bytes(data)

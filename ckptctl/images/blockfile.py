@@ -1,0 +1,96 @@
+"""Reading and writing past the page cache (O_DIRECT), and what that asks of memory and offsets."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
+# What a file system says that does not know O_DIRECT; some say it only when the file is written to.
+_NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+
+_libc = ctypes.CDLL(None)
+_libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def allocate(size_bytes: int, *, populate: bool) -> memoryview:
+    """Memory of our own, at a page's start. `populate`: its pages are there at once. Raises OSError."""
+    memory = mmap.mmap(-1, size_bytes)
+    try:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        if populate:
+            memory.madvise(_POPULATE_WRITE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel without it: pages come when they are first used, and are small
+            raise
+    return memoryview(memory)
+
+
+def is_zero(piece: memoryview) -> bool:
+    """Whether every byte is zero; costs next to nothing where the first ones are not."""
+    if piece[0]:
+        return False
+    address = ctypes.addressof(ctypes.c_char.from_buffer(piece))
+    return int(_libc.memcmp(address, address + 1, len(piece) - 1)) == 0
+
+
+def open_new(path: Path) -> int:
+    """Create a file (0600, it must not exist) that is written past the page cache where that can be. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    _try_direct(descriptor)
+    return descriptor
+
+
+def open_existing(path: Path) -> int:
+    """The file, to be read past the page cache where that can be. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    _try_direct(descriptor)
+    return descriptor
+
+
+def write_all(descriptor: int, piece: memoryview, offset_bytes: int) -> None:
+    """Write the whole piece; offset, length and its place in memory are aligned. Raises OSError."""
+    _transfer(os.pwritev, descriptor, piece, offset_bytes)
+
+
+def read_all(descriptor: int, piece: memoryview, offset_bytes: int) -> int:
+    """Fill the piece, aligned as for `write_all`; how much was there, less at the end of the file. Raises OSError."""
+    return _transfer(os.preadv, descriptor, piece, offset_bytes)
+
+
+def _transfer(
+    call: Callable[[int, Sequence[memoryview], int], int], descriptor: int, piece: memoryview, offset_bytes: int
+) -> int:
+    done = 0
+    while done < len(piece):
+        try:
+            count = call(descriptor, [piece[done:]], offset_bytes + done)
+        except OSError as error:
+            if error.errno not in _NOT_DIRECT or not _give_up_direct(descriptor):
+                raise
+            continue
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _try_direct(descriptor: int) -> None:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError as error:
+        if error.errno not in _NOT_DIRECT:
+            raise
+
+
+def _give_up_direct(descriptor: int) -> bool:
+    """Go on through the page cache: where the file system takes no O_DIRECT after all, or not for such a piece."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)

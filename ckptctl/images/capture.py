@@ -1,0 +1,316 @@
+"""Taking the images of `criu dump --stream`: small ones into files of their own, memory into a container.
+
+For each image a thread empties its pipe. Pages go into buffers of a pool, which a few other threads check, digest and
+write; when the disk is slower than CRIU all buffers are full, and CRIU waits. However it ends, no thread stays behind.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+from ckptctl import files
+from ckptctl.errors import CkptctlError
+from ckptctl.images import container, protocol
+from ckptctl.images.gate import Gate
+from ckptctl.images.pool import Pool, PoolClosed
+from ckptctl.images.writer import Sealed, Writer
+from ckptctl.interrupt import Interrupt
+
+# Fewer would not keep the disk busy while blocks are digested.
+LEAST_BUFFERS: Final = 8
+_WRITERS: Final = 4
+_PIECE_BYTES: Final = 64 << 10
+# How soon a thread that waits for CRIU notices that the work was given up.
+_TICK_MS: Final = 200
+_PROGRESS_TICK_S: Final = 0.05
+
+
+class _GivenUp(Exception):
+    """The capture was cancelled, or another thread has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A buffer with the contents of one block in it."""
+
+    name: str
+    number: int
+    buffer: memoryview
+    length_bytes: int
+
+
+class Capture:
+    """One dump's images. Made before criu is started; `finish` or `close` ends it, and `close` must come in any case.
+
+    It is what `ckptctl.criu.dump` calls a Streamer.
+    """
+
+    def __init__(self, images: Path, logs: Path, *, memory_bytes: int) -> None:
+        """Listen in `images`; the pool takes `memory_bytes` at most (no fewer than LEAST_BUFFERS buffers).
+
+        Raises files.FileTrouble and files.NoSpace.
+        """
+        self._images = images
+        self._failure: BaseException | None = None
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._taken_bytes = 0
+        self._pages_bytes = 0
+        self._drained = False
+        self._filled: SimpleQueue[_Filled | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._connection: socket.socket | None = None
+        self._closing: list[Callable[[], None]] = []
+        try:
+            self._open(images, logs, memory_bytes)
+        except OSError as error:
+            self.close()
+            raise files.trouble(error, f"The images cannot be taken in {images}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    # What criu.dump needs.
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options for criu, after all others."""
+        return (*self._gate.words, *self._address.words)
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """Descriptors that criu must be started with."""
+        return self._gate.pass_fds
+
+    def started(self) -> None:
+        """criu has been started: only it holds its descriptors from now on."""
+        self._gate.criu_has_started()
+
+    def written_bytes(self) -> int:
+        """The bytes of memory that have come so far."""
+        return self._pages_bytes
+
+    def cancel(self) -> None:
+        """Let criu fail, which lets the job run on: its next write to any image finds nobody who reads."""
+        self._stopped.set()
+        self._pool.close()
+        for one in (self._address.socket, self._connection):
+            if one is not None:
+                _shut_down(one)
+
+    # What comes afterwards.
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that is taken for buffers; see Pool."""
+        return self._pool.size_bytes
+
+    def require_complete(self) -> None:
+        """See that all images of a criu that succeeded have come. Raises what went wrong, StreamBroken, FileTrouble."""
+        if self._failure is not None:
+            raise self._error(self._failure)
+        if not self._drained:
+            raise protocol.broken("criu ended before all of its images had come")
+
+    @property
+    def failure(self) -> CkptctlError | None:
+        """Why the capture has failed, where it was not criu."""
+        return None if self._failure is None else self._error(self._failure)
+
+    def finish(self, interrupt: Interrupt, on_progress: Callable[[int, int], None]) -> Sealed:
+        """Wait until all is on the disk. Raises as `require_complete`, NoSpace, and what `interrupt` raises."""
+        self.require_complete()
+        while any(thread.is_alive() for thread in self._threads):
+            interrupt.check()
+            on_progress(self._taken_bytes, self._pages_bytes)
+            for thread in self._threads:
+                thread.join(_PROGRESS_TICK_S / len(self._threads))
+        self.require_complete()
+        try:
+            return self._writer.seal()
+        except OSError as error:
+            raise self._error(error) from error
+
+    def close(self) -> None:
+        """Let go of everything; of a capture that is not finished half a container is left."""
+        if "_pool" in vars(self) and "_address" in vars(self):
+            self.cancel()
+        self._stopped.set()
+        for _ in range(_WRITERS):
+            self._filled.put(None)
+        # They end within a tick: whoever waits for CRIU looks whether it was given up.
+        for thread in self._threads:
+            thread.join()
+        while self._closing:
+            self._closing.pop()()
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
+    # The threads.
+
+    def _open(self, images: Path, logs: Path, memory_bytes: int) -> None:
+        self._gate = Gate(logs)
+        self._closing.append(self._gate.close)
+        self._address = protocol.Address(images, protocol.CAPTURE_SOCKET)
+        self._closing.append(self._address.close)
+        self._writer = Writer(images / container.FILE_NAME)
+        self._closing.append(self._writer.close)
+        self._pool = Pool(memory_bytes, least=LEAST_BUFFERS)
+        for _ in range(_WRITERS):
+            self._start(self._write)
+        self._start(self._listen)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work(*arguments)
+            except (_GivenUp, PoolClosed):
+                self._stopped.set()
+            except BaseException as error:
+                # Whatever it is: a thread that dies silently would leave criu, and the job, waiting for ever.
+                self._fail(error)
+
+        thread = threading.Thread(target=guarded, name=f"images-{work.__name__}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+        self.cancel()
+
+    def _listen(self) -> None:
+        """Hand every image that CRIU announces to a thread; at the gate wait for all of them, then let CRIU go on."""
+        takers: list[threading.Thread] = []
+        try:
+            connection = self._address.accept()
+        except OSError:  # cancelled
+            raise _GivenUp from None
+        with connection:
+            self._connection = connection
+            self._check_stopped()
+            while self._criu_announces(connection):
+                name = protocol.receive_name(connection)
+                if name is None:  # criu has ended, and its exit status tells why
+                    raise _GivenUp
+                takers.append(self._start_taking(name, protocol.receive_pipe(connection)))
+            for thread in takers:
+                thread.join()
+            self._check_stopped()
+            self._drained = True
+            for _ in range(_WRITERS):
+                self._filled.put(None)
+            self._gate.open()
+            # To CRIU a connection that is closed before it has ended is a failure.
+            if connection.recv(1):
+                raise protocol.broken("criu has sent an image after its last")
+
+    def _criu_announces(self, connection: socket.socket) -> bool:
+        """Wait for the next image; False where CRIU has come to the gate and nothing it sent before is left."""
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        poller.register(self._gate.asked, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poller.poll(_TICK_MS)}
+            self._check_stopped()
+            if connection.fileno() in ready:
+                return True
+            if ready:
+                return False
+
+    def _start_taking(self, name: str, pipe: int) -> threading.Thread:
+        try:
+            os.set_blocking(pipe, False)
+            return self._start(self._take_pages if container.is_page_image(name) else self._take_file, name, pipe)
+        except BaseException:
+            os.close(pipe)
+            raise
+
+    def _take_file(self, name: str, pipe: int) -> None:
+        with open(pipe, "rb", buffering=0) as source:
+            path = self._images / name
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(path, flags, files.PRIVATE_FILE), "wb", buffering=0) as target:
+                piece = memoryview(bytearray(_PIECE_BYTES))
+                while size := self._read(source.fileno(), piece):
+                    _write_all(target.fileno(), piece[:size])
+
+    def _take_pages(self, name: str, pipe: int) -> None:
+        with open(pipe, "rb", buffering=0):
+            protocol.enlarge(pipe)
+            number = 0
+            while True:
+                buffer = self._pool.take()
+                size = self._fill(pipe, buffer)
+                self._pool.hand_over()
+                if size or not number:
+                    self._filled.put(_Filled(name, number, buffer, size))
+                else:
+                    self._pool.give(buffer)
+                if size < len(buffer):
+                    return
+                number += 1
+
+    def _fill(self, pipe: int, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer) and (size := self._read(pipe, buffer[done:])):
+            done += size
+            with self._lock:
+                self._pages_bytes += size
+        return done
+
+    def _read(self, pipe: int, piece: memoryview) -> int:
+        """What is in the pipe, 0 at its end; waits for CRIU, and looks now and then whether it was given up."""
+        while True:
+            self._check_stopped()
+            try:
+                return os.readv(pipe, [piece])
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(pipe, select.POLLIN)
+                poller.poll(_TICK_MS)
+
+    def _write(self) -> None:
+        while (filled := self._filled.get()) is not None:
+            if self._stopped.is_set():
+                return
+            self._writer.add(filled.name, filled.number, filled.buffer, filled.length_bytes)
+            with self._lock:
+                self._taken_bytes += filled.length_bytes
+            self._pool.give(filled.buffer)
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise _GivenUp
+
+    def _error(self, error: BaseException) -> CkptctlError:
+        if isinstance(error, CkptctlError):
+            return error
+        if isinstance(error, OSError):
+            return files.trouble(error, f"The images cannot be written to {self._images}")
+        return protocol.broken(f"{type(error).__name__}: {error}")
+
+
+def _write_all(descriptor: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(descriptor, piece) :]
+
+
+def _shut_down(one: socket.socket) -> None:
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:  # not connected any more, or closed
+        return

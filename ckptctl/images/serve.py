@@ -1,0 +1,146 @@
+"""Giving images to `criu restore --stream`: files from a folder, memory from a container, checked as it passes.
+
+For each image a thread fills its pipe; for memory others read ahead of it. A block that is damaged never reaches
+CRIU: its pipe ends early, CRIU fails, and nothing of the job has run.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ckptctl import files
+from ckptctl.errors import CkptctlError
+from ckptctl.images import protocol
+from ckptctl.images.container import StoredImage
+from ckptctl.images.reader import Reader, require_digest
+
+_PIECE_BYTES: Final = 1 << 20
+_TICK_MS: Final = 200
+
+
+class _GivenUp(Exception):
+    """The restore is over."""
+
+
+class Serving:
+    """One restore's images: small ones from `images`, memory from the container at `path`.
+
+    Made before criu is started, closed after it has ended. It is what `ckptctl.criu.restore` calls a Server.
+    """
+
+    def __init__(self, images: Path, path: Path, digest: str, *, socket_folder: Path) -> None:
+        """`digest` is that of the container; the folder for the socket is one that may be written to.
+
+        Raises ContainerDamaged, files.FileTrouble and files.NoSpace."""
+        self._images = images
+        self._failure: BaseException | None = None
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._reader = Reader(path)
+        self._connection: socket.socket | None = None
+        try:
+            require_digest(self._reader.index, digest)
+            self._address = protocol.Address(socket_folder, protocol.SERVE_SOCKET)
+        except OSError as error:
+            self._reader.close()
+            raise files.trouble(error, f"The images cannot be given from {images}") from error
+        except BaseException:
+            self._reader.close()
+            raise
+        self._start(self._listen)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options for criu, after all others."""
+        return self._address.words
+
+    @property
+    def failure(self) -> CkptctlError | None:
+        """What was wrong with the images, where anything was: then nothing of this restore may run."""
+        if self._failure is None or isinstance(self._failure, CkptctlError):
+            return self._failure
+        if isinstance(self._failure, OSError):
+            return files.trouble(self._failure, f"The images cannot be given from {self._images}")
+        return protocol.broken(f"{type(self._failure).__name__}: {self._failure}")
+
+    def close(self) -> None:
+        """Nothing of it is left; a criu that still restores fails."""
+        self._stopped.set()
+        for one in (self._address.socket, self._connection):
+            if one is not None:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._address.close()
+        self._reader.close()
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, name=f"images{work.__name__}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _listen(self) -> None:
+        with suppress(ConnectionError):  # criu was killed
+            try:
+                connection = self._address.accept()
+            except OSError:  # closed
+                return
+            with connection:
+                self._connection = connection
+                try:
+                    self._answer(connection)
+                except CkptctlError as error:
+                    self._failure = self._failure or error
+
+    def _answer(self, connection: socket.socket) -> None:
+        while not self._stopped.is_set() and (name := protocol.receive_name(connection)) is not None:
+            image = self._reader.index.image(name)
+            exists = image is not None or (self._images / name).is_file()
+            protocol.send_reply(connection, exists=exists)
+            if exists:
+                pipe = protocol.receive_pipe(connection)
+                os.set_blocking(pipe, False)
+                self._start(self._give, name, image, pipe)
+
+    def _give(self, name: str, image: StoredImage | None, pipe: int) -> None:
+        with open(pipe, "wb", buffering=0):
+            try:
+                if image is not None:
+                    protocol.enlarge(pipe)
+                for piece in self._file_pieces(name) if image is None else self._reader.pieces(image):
+                    self._write(pipe, piece)
+            except (_GivenUp, BrokenPipeError):
+                return  # criu has ended, or needs no more of this image
+            except BaseException as error:
+                # Known before the pipe ends, which is what criu sees.
+                self._failure = self._failure or error
+
+    def _file_pieces(self, name: str) -> Iterator[memoryview]:
+        with open(self._images / name, "rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield memoryview(piece)
+
+    def _write(self, pipe: int, piece: memoryview) -> None:
+        while piece:
+            if self._stopped.is_set():
+                raise _GivenUp
+            try:
+                piece = piece[os.write(pipe, piece) :]
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(pipe, select.POLLOUT)
+                poller.poll(_TICK_MS)

@@ -1,0 +1,195 @@
+"""Copies of snapshots between the store and folders of their own, with the memory in a container or in CRIU's files.
+
+Every byte is compared with its digest on its way: a copy is as sound as what it was made from, or there is none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from ckptctl import files
+from ckptctl.events import Progress
+from ckptctl.images import blockfile, container
+from ckptctl.images.reader import Reader, require_digest
+from ckptctl.images.writer import Writer
+from ckptctl.snapshot.damage import SnapshotDamaged
+from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.stream import Layout
+from ckptctl.store import catalog, digests, links, locks, manifest_json, script, staging
+from ckptctl.store.digests import Meter
+from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.manifest import DIGEST_ALGORITHM, ContainerRecord, ImageRecord, Images, Manifest
+from ckptctl.store.staging import Staging
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy of a snapshot that is complete."""
+
+    id: str
+    run: str
+    folder: Path
+    images: Layout
+    image_bytes: int
+
+
+def export(source: SnapshotFolder, target: Path, images: Layout, services: Services) -> Copied:
+    """Copy a snapshot to the folder `target`, which must be empty or missing.
+
+    Raises TargetNotEmpty, SnapshotDamaged, ContainerDamaged, ManifestDamaged, NoSpace, FileTrouble and the interrupt's
+    exceptions: then there is nothing at `target`.
+    """
+    found = manifest_json.read(source.manifest)
+    return _copy(source, found, staging.place_beside(target, f"{found.id}-{services.random_hex()}"), images, services)
+
+
+def bring_in(source: SnapshotFolder, store: Store, run: str | None, images: Layout, services: Services) -> Copied:
+    """Copy a snapshot in a folder of its own into the store, into its run or into `run`. Raises as `export`."""
+    found = manifest_json.read(source.manifest)
+    found = found if run is None else dataclasses.replace(found, run=run)
+    append, owner, interrupt = locks.Intent.APPEND, services.owner, services.interrupt
+    with locks.run_lock(store, found.run, append, owner, wait_s=services.lock_wait_s, interrupt=interrupt):
+        copied = _copy(source, found, staging.place_in_store(store, found.run, found.id), images, services)
+        folder = store.run(found.run)
+        ids = catalog.list_ids(folder)
+        if ids[-1] == found.id:
+            links.advance(folder, found.id)
+        else:
+            links.repair(folder, ids)
+    return copied
+
+
+def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, images: Layout, services: Services) -> Copied:
+    def progress(done: int, total: int) -> None:
+        services.reporter.report(Progress("images", done, total))
+
+    staging.create(staged)
+    try:
+        meter = Meter(found.images.size_bytes, services.interrupt, progress)
+        made = _copy_images(source.images, staged.folder.images, found.images, images, meter)
+        memory = dataclasses.replace(found.memory, image_bytes=made.size_bytes)
+        changed = dataclasses.replace(found, images=made, memory=memory)
+        _copy_beside(source, staged.folder)
+        manifest_json.write(staged.folder.manifest, changed)
+        script.write(staged.folder.restore_script, changed)
+        staging.commit(staged, services.interrupt)
+    except OSError as error:
+        raise files.trouble(error, f"The snapshot {source.path} cannot be copied") from error
+    finally:
+        if not staging.is_committed(staged):
+            staging.discard(staged.folder)
+    return Copied(found.id, found.run, staged.final.path, images, made.size_bytes)
+
+
+def _copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
+    """CRIU's logs and the labels."""
+    for path in files.walk_regular_files(source.logs) if source.logs.is_dir() else ():
+        copy = target.logs / path.relative_to(source.logs)
+        files.make_private_folder(copy.parent)
+        shutil.copyfile(path, copy)
+    if source.labels.is_file():
+        shutil.copyfile(source.labels, target.labels)
+
+
+def _copy_images(source: Path, target: Path, found: Images, images: Layout, meter: Meter) -> Images:
+    """Copy all images into the form that is wanted. Raises OSError, SnapshotDamaged and ContainerDamaged."""
+    pages = [record for record in found.files if container.is_page_image(record.name)]
+    into_container = images is Layout.STREAM
+    for record in found.files:
+        if not into_container or record not in pages:
+            _copy_file(source, target, record, meter)
+    made = None
+    if into_container:
+        made = _fill_container(source, target, found, pages, meter)
+    elif found.container is not None:
+        _empty_container(source, target, found.container, meter)
+    without = frozenset({container.FILE_NAME}) if into_container else frozenset[str]()
+    records = digests.digest_images(target, meter.interrupt, lambda *_: None, without=without)
+    return Images(DIGEST_ALGORITHM, records, made)
+
+
+def _copy_file(source: Path, target: Path, record: ImageRecord, meter: Meter) -> None:
+    path = target / record.name
+    files.make_private_folder(path.parent)
+    with path.open("xb") as copy:
+        _read_file(source, record, meter, copy.write)
+
+
+def _read_file(source: Path, record: ImageRecord, meter: Meter, on_piece: Callable[[bytes], object]) -> None:
+    """Pass a file on in pieces of one block. Raises SnapshotDamaged once it is known to be another one."""
+    digest = blake3()
+    with open(files.open_beneath(source, record.name), "rb") as file:
+        while piece := file.read(container.BLOCK_BYTES):
+            digest.update(piece)
+            on_piece(piece)
+            meter.add(len(piece))
+    if digest.hexdigest() != record.digest:
+        raise SnapshotDamaged(
+            f"The snapshot in {source.parent} is damaged: images/{record.name} is altered.",
+            hint="Copy another one; `ckptctl verify --read-data` tells which are sound.",
+        )
+
+
+def _empty_container(source: Path, target: Path, record: ContainerRecord, meter: Meter) -> None:
+    with Reader(source / record.name) as reader:
+        require_digest(reader.index, record.digest)
+        for image in reader.index.images:
+            with (target / image.name).open("xb") as file:
+                for number, piece in enumerate(reader.pieces(image)):
+                    stored = image.block(number).stored_bytes
+                    # Zeros take no room here either.
+                    file.write(piece) if stored else file.seek(len(piece), 1)
+                    meter.add(stored)
+                file.truncate(image.size_bytes)
+
+
+def _fill_container(
+    source: Path, target: Path, found: Images, pages: list[ImageRecord], meter: Meter
+) -> ContainerRecord:
+    buffer = blockfile.allocate(container.BLOCK_BYTES, populate=False)
+    writer = Writer(target / container.FILE_NAME)
+    try:
+        if found.container is not None:
+            with Reader(source / found.container.name) as reader:
+                require_digest(reader.index, found.container.digest)
+                for image in reader.index.images:
+                    add = _Adding(writer, image.name, buffer)
+                    for number, piece in enumerate(reader.pieces(image)):
+                        add.piece(piece)
+                        meter.add(image.block(number).stored_bytes)
+                    add.end()
+        for record in pages:
+            add = _Adding(writer, record.name, buffer)
+            _read_file(source, record, meter, add.piece)
+            add.end()
+        sealed = writer.seal()
+    finally:
+        writer.close()
+    return ContainerRecord(
+        container.FILE_NAME, sealed.size_bytes, sealed.contents_bytes, sealed.zero_bytes, sealed.digest
+    )
+
+
+@dataclass(slots=True)
+class _Adding:
+    """The blocks of one image, one after the other."""
+
+    writer: Writer
+    name: str
+    buffer: memoryview
+    number: int = 0
+
+    def piece(self, piece: bytes | memoryview) -> None:
+        self.buffer[: len(piece)] = piece
+        self.writer.add(self.name, self.number, self.buffer, len(piece))
+        self.number += 1
+
+    def end(self) -> None:
+        if not self.number:
+            self.writer.add(self.name, 0, self.buffer, 0)

@@ -1,0 +1,140 @@
+"""Which way the images go between criu and the snapshot: as a stream through ckptctl, or through criu's own files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ckptctl.criu.failures import CriuDumpFailed
+from ckptctl.events import Notice, Reporter
+from ckptctl.host import cgroup
+from ckptctl.snapshot.damage import SnapshotDamaged
+
+if TYPE_CHECKING:
+    from ckptctl.images.capture import Capture
+    from ckptctl.images.serve import Serving
+    from ckptctl.interrupt import Interrupt
+    from ckptctl.store import manifest
+    from ckptctl.store.layout import SnapshotFolder
+
+# Enough to keep a disk busy.
+_LEAST_BYTES: Final = 64 << 20
+# What of the free memory a job that waits for nothing but its pages may borrow.
+_SHARE: Final = 4
+_MARGIN: Final = 1.05
+
+
+class Layout(StrEnum):
+    """What lies in the folder of images."""
+
+    STREAM = "stream"  # small files, and the memory in one container of checked blocks
+    DIRECTORY = "directory"  # what criu writes by itself
+
+
+def obstacle(folder: Path) -> str | None:
+    """Why criu cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
+
+    It must be held until they have been read (see ckptctl.images.gate): by a script that looks into its descriptors.
+    Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return "Memory is written by criu itself, since only root can hold criu until its pipes are empty."
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return f"Memory is written by criu itself, since nothing can be run from the file system of {folder} (noexec)."
+    return None
+
+
+def buffer_bytes(wanted_bytes: int, free_bytes: int) -> int:
+    """The memory to take for what criu gives faster than the disk takes it.
+
+    `wanted_bytes` is what the job holds, for one that runs on as soon as its memory has been taken; 0 for one that
+    waits for the disk anyway. `free_bytes` is what this machine, and a limit of our own, leave.
+    """
+    return max(_LEAST_BYTES, min(round(wanted_bytes * _MARGIN), free_bytes // _SHARE))
+
+
+@contextmanager
+def listening(
+    folder: SnapshotFolder, wanted_bytes: int, free_bytes: int, reporter: Reporter
+) -> Iterator[Capture | None]:
+    """Be ready to take the images of a dump, with memory as `buffer_bytes` says; the machine has `free_bytes`.
+
+    None, and a word to the reporter, where criu must write them itself. Raises FileTrouble and NoSpace.
+    """
+    from ckptctl.images.capture import Capture
+
+    reason = obstacle(folder.logs)
+    if reason is not None:
+        reporter.report(Notice(reason))
+        yield None
+        return
+
+    left = cgroup.memory_left_bytes(Path("/proc/self/cgroup").read_text().splitlines())
+    free_bytes = free_bytes if left is None else min(free_bytes, left)
+    with Capture(folder.images, folder.logs, memory_bytes=buffer_bytes(wanted_bytes, free_bytes)) as capture:
+        yield capture
+
+
+@contextmanager
+def explaining(capture: Capture | None) -> Iterator[None]:
+    """Where criu fails in this block because its images could not be taken, raise why; so too where they did not come.
+
+    Raises NoSpace, FileTrouble and StreamBroken.
+    """
+    try:
+        yield
+    except CriuDumpFailed as error:
+        failure = capture.failure if capture else None
+        if failure is None:
+            raise
+        failure.details.setdefault("criu_log", error.details.get("criu_log"))
+        raise failure from error
+    if capture is not None:
+        capture.require_complete()
+
+
+def bring_in(
+    folder: SnapshotFolder,
+    capture: Capture | None,
+    interrupt: Interrupt,
+    on_progress: Callable[[int, int], None],
+) -> manifest.Images:
+    """Bring every image to the disk, and say what they are. Raises FileTrouble, NoSpace and what `interrupt` raises."""
+    from ckptctl.images.container import FILE_NAME
+    from ckptctl.store import digests, manifest
+
+    if capture is None:
+        records = digests.digest_images(folder.images, interrupt, on_progress)
+        return manifest.Images(manifest.DIGEST_ALGORITHM, records)
+    # The small files while the memory is still on its way.
+    records = digests.digest_images(folder.images, interrupt, lambda *_: None, without=frozenset({FILE_NAME}))
+    sealed = capture.finish(interrupt, on_progress)
+    capture.close()
+    container = manifest.ContainerRecord(
+        FILE_NAME, sealed.size_bytes, sealed.contents_bytes, sealed.zero_bytes, sealed.digest
+    )
+    return manifest.Images(manifest.DIGEST_ALGORITHM, records, container)
+
+
+@contextmanager
+def serving(folder: SnapshotFolder, images: manifest.Images, small: Path, logs: Path) -> Iterator[Serving | None]:
+    """Who gives criu the images, small files from the folder `small`; nobody where it reads its own.
+
+    Raises SnapshotDamaged, also in the block where criu was given only part of the images for that, and FileTrouble.
+    """
+    if images.container is None:
+        yield None
+        return
+    from ckptctl.images.container import ContainerDamaged
+    from ckptctl.images.serve import Serving
+
+    container = folder.images / images.container.name
+    try:
+        with Serving(small, container, images.container.digest, socket_folder=logs) as server:
+            yield server
+    except ContainerDamaged as error:
+        raise SnapshotDamaged(f"The snapshot {folder.name} is damaged. {error.message}", hint=error.hint) from error

@@ -1,0 +1,109 @@
+"""Giving images to somebody who asks like CRIU: only what is sound reaches it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from ckptctl.images.container import ALIGNMENT, BLOCK_BYTES, ContainerDamaged
+from ckptctl.images.protocol import StreamBroken
+from ckptctl.images.serve import Serving
+from ckptctl.images.writer import Sealed
+from support.image_stream import Asker
+from support.waiting import wait_for
+
+MakeContainer = Callable[[Mapping[str, bytes]], tuple[Path, Sealed]]
+PAGES = {
+    "pages-1.img": os.urandom(7 * BLOCK_BYTES + ALIGNMENT),
+    "pages-2.img": bytes(3 * BLOCK_BYTES) + os.urandom(BLOCK_BYTES),
+    "pages-3.img": b"",
+}
+
+
+def test_all_of_it_arrives(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    """In any order, several at once, some of it more than once."""
+    path, sealed = make_container(PAGES)
+    images, logs = folders
+    (images / "core-1.img").write_bytes(b"core")
+    with Serving(images, path, sealed.digest, socket_folder=logs) as serving:
+        asker = Asker(serving)
+        assert asker.read("core-1.img") == b"core"
+        assert asker.read("fs-9.img") is None
+        pipes = {name: asker.open(name) for name in ("pages-2.img", "pages-1.img")}
+        got: dict[str, bytes] = {}
+
+        def read(name: str, pipe: int) -> None:
+            with open(pipe, "rb") as file:
+                got[name] = file.read()
+
+        readers = [threading.Thread(target=read, args=one) for one in pipes.items()]
+        for one in readers:
+            one.start()
+        for one in readers:
+            one.join()
+        assert got == {name: PAGES[name] for name in pipes}
+        assert asker.read("pages-3.img") == b""
+        assert asker.read("pages-1.img") == PAGES["pages-1.img"]
+        asker.connection.close()
+        assert serving.failure is None
+    assert not list(logs.iterdir())
+    assert [one.name for one in threading.enumerate() if one.name.startswith("images")] == []
+
+
+@pytest.mark.parametrize("number", [0, 3, 7])
+def test_a_damaged_block_does_not_reach_criu(
+    number: int, make_container: MakeContainer, folders: tuple[Path, Path]
+) -> None:
+    path, sealed = make_container(PAGES)
+    with path.open("r+b") as file:
+        file.seek(ALIGNMENT + number * BLOCK_BYTES + 17)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
+    with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
+        asker = Asker(serving)
+        assert asker.read("pages-1.img") == PAGES["pages-1.img"][: number * BLOCK_BYTES]
+        # Known before the end of the pipe could be seen.
+        assert isinstance(serving.failure, ContainerDamaged)
+
+
+def test_who_reads_only_the_beginning(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    path, sealed = make_container(PAGES)
+    with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
+        asker = Asker(serving)
+        pipe = asker.open("pages-1.img")
+        assert pipe is not None
+        assert os.read(pipe, 100) == PAGES["pages-1.img"][:100]
+        os.close(pipe)
+        assert asker.read("pages-2.img") == PAGES["pages-2.img"]
+        assert serving.failure is None
+
+
+def test_it_ends_while_criu_does_not_read(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    path, sealed = make_container(PAGES)
+    serving = Serving(folders[0], path, sealed.digest, socket_folder=folders[1])
+    pipe = Asker(serving).open("pages-1.img")
+    serving.close()
+    assert pipe is not None
+    with open(pipe, "rb") as file:
+        assert len(file.read()) < len(PAGES["pages-1.img"])
+
+
+def test_a_name_that_leads_elsewhere(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    path, sealed = make_container(PAGES)
+    with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
+        asker = Asker(serving)
+        asker.connection.sendall(b"\x0e\0\0\0\x0a\x0c../../passwd")
+        wait_for(lambda: serving.failure, 10, "the failure")
+        assert isinstance(serving.failure, StreamBroken)
+
+
+def test_another_container_is_refused(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    path, _ = make_container(PAGES)
+    with pytest.raises(ContainerDamaged):
+        Serving(folders[0], path, "0" * 64, socket_folder=folders[1])
+    assert not list(folders[1].iterdir())
