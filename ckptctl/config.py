@@ -10,15 +10,22 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
+from ckptctl.snapshot.ways import Aim, Layout, Way
 from ckptctl.units import parse_duration
 
 SYSTEM_FILE: Final = Path("/etc/ckptctl/config.toml")
 PROJECT_FILE: Final = Path("ckptctl.toml")
 SYSTEM_STATE: Final = Path("/var/lib/ckptctl")
+
+
+_ENVIRONMENT: Final = "environment"
+_COMMAND_LINE: Final = "command line"
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 
 class ConfigError(CkptctlError):
@@ -41,6 +48,8 @@ SETTINGS: Final = (
     Setting("store", "CKPTCTL_STORE", "The folder that holds the snapshots."),
     Setting("state", "CKPTCTL_STATE", "The folder of this host for journals and locks of live jobs; not shared."),
     Setting("criu", "CKPTCTL_CRIU", "The criu program to use, instead of the one that ckptctl finds."),
+    Setting("images", "CKPTCTL_IMAGES", "The form of the images of new snapshots: stream or directory."),
+    Setting("aim", "CKPTCTL_AIM", "What a stream of images is to be good at: auto, durable or pause."),
     Setting("lock_wait", "CKPTCTL_LOCK_WAIT", "How long to wait for a job or a run that another command works on."),
 )
 
@@ -53,11 +62,17 @@ class Settings:
     state: Path
     criu: Path | None
     lock_wait_s: float
+    way: Way
     origins: tuple[tuple[str, str], ...]
+
+    @property
+    def from_environment(self) -> tuple[str, ...]:
+        """The keys of those that environment variables have set."""
+        return tuple(key for key, source in self.origins if source == _ENVIRONMENT)
 
 
 def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flags: Mapping[str, str]) -> Settings:
-    """Resolve the settings; `flags` holds those given on the command line by key. Raises ConfigError."""
+    """Resolve the settings; `flags` holds those given on the command line by key. Raises ConfigError, UsageError."""
     values: dict[str, str] = {}
     origins: dict[str, str] = {}
     for source, found in _layers(environment, uid, working_folder, flags):
@@ -69,6 +84,7 @@ def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flag
         state=_absolute(values.get("state", str(home / "state")), working_folder),
         criu=_absolute(values["criu"], working_folder) if "criu" in values else None,
         lock_wait_s=_duration(values.get("lock_wait", "0"), "lock_wait", origins),
+        way=Way(_choice(Layout, "images", values, origins), _choice(Aim, "aim", values, origins)),
         origins=tuple(sorted(origins.items())),
     )
 
@@ -85,7 +101,7 @@ def _layers(
     files = (SYSTEM_FILE, user_file(environment), working_folder / PROJECT_FILE)
     layers: list[tuple[str, Mapping[str, str]]] = [(str(path), _read(path, uid)) for path in files]
     named = {entry.key: environment[entry.variable] for entry in SETTINGS if environment.get(entry.variable)}
-    return [*layers, ("environment", named), ("command line", flags)]
+    return [*layers, (_ENVIRONMENT, named), (_COMMAND_LINE, flags)]
 
 
 def _read(path: Path, uid: int) -> dict[str, str]:
@@ -137,6 +153,18 @@ def _duration(text: str, key: str, origins: Mapping[str, str]) -> float:
         raise ConfigError(
             f"{origins[key]}: the setting {key!r} cannot be used. {error.message}", hint=error.hint
         ) from None
+
+
+def _choice(kind: type[ChoiceT], key: str, values: Mapping[str, str], origins: Mapping[str, str]) -> ChoiceT:
+    """The value of a setting that is one of a few; the first of them where it is not set."""
+    known = list(kind)
+    text = values.get(key, known[0].value)
+    if text in known:
+        return kind(text)
+    hint = f"One of {', '.join(known)}."
+    if origins[key] == _COMMAND_LINE:
+        raise UsageError(f"--{key} {text}: not known.", hint=hint)
+    raise ConfigError(f"{origins[key]}: the setting {key!r} cannot be {text!r}.", hint=hint)
 
 
 def _absolute(text: str, working_folder: Path) -> Path:

@@ -18,6 +18,7 @@ from ckptctl.units import parse_duration
 if TYPE_CHECKING:
     from ckptctl.schedule.policy import Policy
     from ckptctl.snapshot.services import Services
+    from ckptctl.snapshot.ways import Way
     from ckptctl.store.layout import RunFolder, Store
     from ckptctl.store.manifest import Progress
     from ckptctl.store.retention import Retention
@@ -165,12 +166,13 @@ class AroundOptions:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a job is to be looked after, as it was typed."""
+    """How a job is to be looked after, as it was typed; `way` is what options and settings say together."""
 
     schedule: ScheduleOptions
     keep: KeepOptions
     preemption: PreemptionOptions
     around: AroundOptions
+    way: Way
 
     def care_for(
         self, run: RunFolder, store: Store, logs: tuple[Path, ...], services: Services, *, watched: bool = False
@@ -186,7 +188,7 @@ class Words:
 
         around, policy, retention = self.around, self.schedule.policy(), _or_default(self.keep.retention())
         tags = tuple(check_tag(text) for text in around.tag or ())
-        manner = Manner(retention, tags, tuple(around.criu_option or ()), parse_duration(around.gpu_timeout))
+        manner = Manner(retention, tags, tuple(around.criu_option or ()), parse_duration(around.gpu_timeout), self.way)
         return Care(
             store=store,
             run=run,

@@ -8,6 +8,7 @@ import typer
 
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import grouped
+from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt
 from ckptctl.cli.session import Manner, emit
@@ -23,6 +24,7 @@ def cron(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
+    images: ImageOptions,
     job: JobOptions,
     place: PlaceOptions,
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
@@ -35,6 +37,6 @@ def cron(
     """
     from ckptctl.supervise.crontab import render
 
-    typed = Typed(run, tuple(command), schedule, keep, preemption, around, job, place)
+    typed = Typed(run, tuple(command), schedule, keep, preemption, around, images, job, place)
     text = render(typed.unattended(), with_user=place.as_user is not None)
     return emit(Manner(json=json), "cron", {"crontab": text}, text.rstrip("\n"))

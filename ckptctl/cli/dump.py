@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import (
-    STREAM,
-    CriuOpt,
-    ImagesOpt,
-    JsonOpt,
-    QuietOpt,
-    StoreOpt,
-    VerboseOpt,
-    WaitOpt,
-    parse_images,
-    parse_pid,
-)
+from ckptctl.cli.groups import grouped
+from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.options import CriuOpt, JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
 from ckptctl.output import text
@@ -37,7 +28,9 @@ STATUSES: Final = (
 )
 
 
+@grouped
 def dump(
+    images: ImageOptions,
     pid: Annotated[str, typer.Option("--pid", "-p", metavar="PID", help="The root of the process tree to save.")],
     leave_running: Annotated[
         bool, typer.Option("--leave-running", "-R", help="Let the job go on; otherwise it ends once it is saved.")
@@ -76,7 +69,6 @@ def dump(
             "--gpu-timeout", metavar="DURATION", help="How long work that was given to a GPU may take to end."
         ),
     ] = "60s",
-    images: ImagesOpt = STREAM,
     criu_option: CriuOpt = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
@@ -96,7 +88,7 @@ def dump(
 
     manner = Manner(json, quiet, verbose)
     metrics = dict(parse_metric(text) for text in metric or ())
-    with session(manner, store=store, lock_wait=lock_wait) as app:
+    with session(manner, store=store, lock_wait=lock_wait, flags=images.flags()) as app:
         request = DumpRequest(
             pid=parse_pid(pid),
             target=_target(app, to, run),
@@ -108,7 +100,7 @@ def dump(
             cuda=Use.DETECT if cuda is None else Use.REQUIRE if cuda else Use.REFUSE,
             gpu_lock_timeout_s=parse_duration(gpu_timeout),
             criu_options=tuple(criu_option or ()),
-            images=parse_images(images),
+            way=app.settings.way,
         )
         report = save(request, app.services)
     return emit(manner, "dump", report, _words(report))
@@ -152,6 +144,15 @@ def _words(report: DumpReport) -> str:
         f"{text.counted(report.processes, 'process', 'processes')}, "
         f"the job stood still for {format_duration(report.frozen_s)}",
         *(f"  {line}" for line in text.gpu_timings(report.gpu.timings if report.gpu else ())),
+        *_memory(report),
         f"  {report.folder}",
     ]
     return "\n".join(lines)
+
+
+def _memory(report: DumpReport) -> list[str]:
+    """What ckptctl itself took, where the kernel tells."""
+    if report.peak_bytes is None:
+        return []
+    buffers = f", {format_size(report.buffer_bytes)} of it for buffers" if report.buffer_bytes else ""
+    return [f"  ckptctl used {format_size(report.peak_bytes)} of memory{buffers}"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import STREAM, ImagesOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt, parse_images
+from ckptctl.cli.options import ImagesOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt, parse_images
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.units import format_size
 
@@ -19,6 +19,7 @@ STATUSES: Final = (
     "130, 143 interrupted."
 )
 _DIRECTORY: Final = "directory"
+_STREAM: Final = "stream"
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     from ckptctl.store.selectors import find
 
     manner = Manner(json, quiet)
-    layout = parse_images(images)
+    layout = parse_images(images or _DIRECTORY)
     with session(manner, store=store) as app:
         found = find(app.store_if_any(), snapshot, run)
         copied = copy(found.folder, folder, layout, app.services)
@@ -47,7 +48,7 @@ def export(
 
 def import_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of one snapshot.")],
-    images: ImagesOpt = STREAM,
+    images: ImagesOpt = _STREAM,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="The run to copy it into.", show_default="its own")
     ] = None,
@@ -62,7 +63,7 @@ def import_(
     from ckptctl.store.names import check_run_name
 
     manner = Manner(json, quiet)
-    layout = parse_images(images)
+    layout = parse_images(images or _STREAM)
     named = None if run is None else check_run_name(run)
     with session(manner, store=store, lock_wait=lock_wait) as app:
         source = SnapshotFolder(folder.absolute())

@@ -11,7 +11,7 @@ from ckptctl.errors import UsageError
 
 if TYPE_CHECKING:
     from ckptctl.snapshot.rollback import Mode
-    from ckptctl.snapshot.stream import Layout
+    from ckptctl.snapshot.ways import Layout
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document; progress as JSON lines on stderr.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
@@ -64,15 +64,15 @@ NewPidNamespaceOpt = Annotated[
     typer.Option("--new-pid-namespace", help="Give the job a PID namespace, where its process ids are in use."),
 ]
 ImagesOpt = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--images",
         metavar="stream|directory",
         help="The memory in one container of checked blocks, written past the page cache; or in criu's own files.",
+        show_default="stream",
     ),
 ]
 ROLL_BACK = "roll-back"
-STREAM = "stream"
 
 
 def parse_files(text: str) -> Mode:
@@ -86,7 +86,7 @@ def parse_files(text: str) -> Mode:
 
 def parse_images(text: str) -> Layout:
     """The value of --images. Raises UsageError."""
-    from ckptctl.snapshot.stream import Layout
+    from ckptctl.snapshot.ways import Layout
 
     if text not in [layout.value for layout in Layout]:
         raise UsageError(f"--images {text}: not known.", hint="One of stream, directory.")

@@ -11,6 +11,7 @@ import typer
 from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
+from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
 from ckptctl.cli.session import Manner, session
@@ -33,6 +34,7 @@ def run(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
+    images: ImageOptions,
     run: Annotated[
         str | None,
         typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the command's name"),
@@ -85,13 +87,13 @@ def run(
         raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
     signals = Signals()
     manner = Manner(json, quiet, verbose)
-    with session(manner, store=store, lock_wait=lock_wait) as app, signals.installed():
+    with session(manner, store=store, lock_wait=lock_wait, flags=images.flags()) as app, signals.installed():
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(tuple(command))))
         if if_needed and not is_needed(folder, app.services):
             return ExitStatus.DONE
         services = supervised(folder, app.services)
-        words = Words(schedule, keep, preemption, around)
+        words = Words(schedule, keep, preemption, around, app.settings.way)
         care = words.care_for(folder, place, (folder.stdout, folder.stderr), services)
         wanted = Start(
             command=tuple(command),

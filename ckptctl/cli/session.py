@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ckptctl.app import App, opened
 from ckptctl.errors import ExitStatus
@@ -23,13 +24,20 @@ class Manner:
 
 @contextmanager
 def session(
-    manner: Manner, *, store: Path | None = None, lock_wait: str | None = None, repair: bool = True
+    manner: Manner,
+    *,
+    store: Path | None = None,
+    lock_wait: str | None = None,
+    flags: Mapping[str, str] = MappingProxyType({}),
+    repair: bool = True,
 ) -> Iterator[App]:
-    """The App for one command; with `repair`, actions on live jobs that were cut off are finished or undone first."""
+    """The App for one command; with `repair`, actions on live jobs that were cut off are finished or undone first.
+
+    `flags` are settings of the command line besides the first two, by key.
+    """
     chosen = reporters.choose(json=manner.json, quiet=manner.quiet, verbose=manner.verbose)
-    flags = {"store": store, "lock_wait": lock_wait}
     try:
-        with opened(flags, chosen) as app:
+        with opened({"store": store, "lock_wait": lock_wait, **flags}, chosen) as app:
             if repair:
                 app.repair()
             yield app

@@ -13,6 +13,7 @@ import typer
 
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import grouped
+from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt
 from ckptctl.cli.session import Manner, emit
@@ -43,6 +44,7 @@ def systemd(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
+    images: ImageOptions,
     job: JobOptions,
     place: PlaceOptions,
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
@@ -82,7 +84,7 @@ def systemd(
         return _uninstall(run, folder, manager, manner, dry_run=dry_run)
     if of_user and place.as_user:
         raise UsageError("--as is for --system: your own systemd starts your own runs.", hint="Leave out one of both.")
-    typed = Typed(run, tuple(command or ()), schedule, keep, preemption, around, job, place)
+    typed = Typed(run, tuple(command or ()), schedule, keep, preemption, around, images, job, place)
     return _install(typed, folder, manager, manner, _Wish(of_user, now, dry_run))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from ckptctl import config
 from ckptctl.cli.again import own_program
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import words_of
+from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import parse_files
 from ckptctl.cli.umask import of_caller
@@ -73,6 +74,7 @@ class Typed:
     keep: KeepOptions
     preemption: PreemptionOptions
     around: AroundOptions
+    images: ImageOptions
     job: JobOptions
     place: PlaceOptions
 
@@ -85,7 +87,7 @@ class Typed:
         self._judge()
         user, settings = self._settings()
         cwd = Path.cwd()
-        groups = (self.schedule, self.preemption, self.around, self.job)
+        groups = (self.schedule, self.preemption, self.around, self.images, self.job)
         return Unattended(
             run=check_run_name(self.run),
             user=user.pw_name,
@@ -123,13 +125,15 @@ class Typed:
         variables = {one.variable for one in config.SETTINGS}
         named = {name: value for name, value in os.environ.items() if name in variables}
         environment = dict(os.environ) if own else {**named, "HOME": user.pw_dir}
-        flags = {"store": str(self.place.store)} if self.place.store else {}
+        flags = {**({"store": str(self.place.store)} if self.place.store else {}), **self.images.flags()}
         return user, config.load(environment, uid=user.pw_uid, working_folder=Path.cwd(), flags=flags)
 
     def _environment(self, settings: config.Settings) -> tuple[tuple[str, str], ...]:
         found = {"PATH": os.environ.get("PATH", os.defpath), "CKPTCTL_STATE": str(settings.state)}
         if settings.criu:
             found["CKPTCTL_CRIU"] = str(settings.criu)
+        wanted = {one.key: one.variable for one in config.SETTINGS if one.key in asdict(self.images)}
+        found.update({wanted[key]: os.environ[wanted[key]] for key in settings.from_environment if key in wanted})
         for text in self.place.env or ():
             name, equals, value = text.partition("=")
             if not name.isidentifier() or (not equals and name not in os.environ):

@@ -11,6 +11,7 @@ import typer
 from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
+from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, session
@@ -28,6 +29,7 @@ def watch(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
+    images: ImageOptions,
     run: Annotated[
         str | None,
         typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the job's name"),
@@ -54,13 +56,14 @@ def watch(
     number = parse_pid(pid)
     signals = Signals()
     manner = Manner(json, quiet, verbose)
-    with session(manner, store=store, lock_wait=lock_wait) as app, signals.installed():
+    with session(manner, store=store, lock_wait=lock_wait, flags=images.flags()) as app, signals.installed():
         root = identify(number)
         command = command_words(number)
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(command)))
         services = supervised(folder, app.services)
-        care = Words(schedule, keep, preemption, around).care_for(folder, place, _logs(number), services, watched=True)
+        words = Words(schedule, keep, preemption, around, app.settings.way)
+        care = words.care_for(folder, place, _logs(number), services, watched=True)
         duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
         with on_duty(services.host_state, duty):
             status = look_after(care, root, command, services, signals)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping as Fields
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from ckptctl.process import proc
@@ -73,6 +75,18 @@ def resident_bytes(pid: int) -> int:
         return int(proc.read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
     except (proc.Vanished, IndexError):
         return 0
+
+
+def forget_peak() -> None:
+    """Let `peak_bytes` count from here on (proc_pid_clear_refs(5))."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int | None:
+    """The most resident memory that this process has had at a time; None where the kernel does not tell."""
+    peak = proc.colon_fields(proc.read("/proc/self/status")).get("VmHWM")
+    return None if peak is None else int(peak.split()[0]) * 1024
 
 
 def read_mappings(pid: int) -> tuple[Mapping, ...]:

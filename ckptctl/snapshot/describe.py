@@ -30,7 +30,10 @@ _TRANSPORTS = {6: manifest.Transport.TCP, 17: manifest.Transport.UDP}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is described besides the images; `environments` by host pid, empty unless they were asked for."""
+    """What is described besides the images; `environments` by host pid, empty unless they were asked for.
+
+    `buffer_bytes` and `peak_bytes` are memory of ckptctl itself.
+    """
 
     id: str
     run: str
@@ -48,6 +51,8 @@ class Subject:
     environments: Mapping[int, Mapping[str, str]]
     kept_files: tuple[manifest.KeptFile, ...]
     gpu: manifest.Gpu | None
+    buffer_bytes: int
+    peak_bytes: int | None
 
 
 def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> manifest.Manifest:
@@ -61,7 +66,7 @@ def manifest_of(subject: Subject, images: Images, digests: manifest.Images) -> m
         host=_host(subject.machine),
         criu=manifest.CriuRecord(str(subject.criu.path), subject.criu.version_text, options_of(subject.options)),
         tree=_tree(subject, images),
-        memory=_memory(subject.tree, digests),
+        memory=_memory(subject, digests),
         timings=_timings(subject),
         images=digests,
         open_files=_open_files(subject.tree, images),
@@ -154,11 +159,14 @@ def _process(
     )
 
 
-def _memory(tree: Tree, digests: manifest.Images) -> manifest.Memory:
+def _memory(subject: Subject, digests: manifest.Images) -> manifest.Memory:
+    processes = subject.tree.processes
     return manifest.Memory(
-        resident_bytes=sum(process.memory.resident_bytes for process in tree.processes),
-        shared_bytes=sum(process.memory.shared_bytes for process in tree.processes),
+        resident_bytes=sum(process.memory.resident_bytes for process in processes),
+        shared_bytes=sum(process.memory.shared_bytes for process in processes),
         image_bytes=digests.size_bytes,
+        buffer_bytes=subject.buffer_bytes,
+        peak_bytes=subject.peak_bytes,
     )
 
 

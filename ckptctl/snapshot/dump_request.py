@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptctl.snapshot import gpu
 from ckptctl.snapshot.outcome import Outcome
 from ckptctl.snapshot.steps import Timing
-from ckptctl.snapshot.stream import Layout
+from ckptctl.snapshot.ways import Layout, Way
 from ckptctl.store.layout import Store
 
 if TYPE_CHECKING:
@@ -48,12 +48,16 @@ class DumpRequest:
     cuda: gpu.Use = gpu.Use.DETECT
     gpu_lock_timeout_s: float = 60.0
     criu_options: tuple[str, ...] = ()
-    images: Layout = Layout.STREAM
+    way: Way = field(default_factory=Way)
 
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """A dump that succeeded. Times are in seconds; `frozen_s` is CRIU's own figure for the job's pause."""
+    """A dump that succeeded. Times are in seconds; `frozen_s` is CRIU's own figure for the job's pause.
+
+    `buffer_bytes` is the memory for what CRIU gives faster than the disk takes it, 0 where CRIU wrote its images
+    itself; `peak_bytes` the most that ckptctl has held in all, None where the kernel does not tell.
+    """
 
     id: str
     run: str
@@ -63,6 +67,9 @@ class DumpReport:
     image_bytes: int
     frozen_s: float
     timings: tuple[Timing, ...]
+    images: Layout
+    buffer_bytes: int
+    peak_bytes: int | None
     criu: str
     options: tuple[manifest.CriuOption, ...]
     gpu: manifest.Gpu | None

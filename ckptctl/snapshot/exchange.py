@@ -20,7 +20,7 @@ from ckptctl.images.reader import Reader, require_digest
 from ckptctl.images.writer import Writer
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.services import Services
-from ckptctl.snapshot.stream import Layout
+from ckptctl.snapshot.ways import Layout
 from ckptctl.store import catalog, digests, links, locks, manifest_json, script, staging
 from ckptctl.store.digests import Meter
 from ckptctl.store.layout import SnapshotFolder, Store

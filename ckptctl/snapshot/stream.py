@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +13,7 @@ from ckptctl.criu.failures import CriuDumpFailed
 from ckptctl.events import Notice, Reporter
 from ckptctl.host import cgroup
 from ckptctl.snapshot.damage import SnapshotDamaged
+from ckptctl.snapshot.ways import Aim
 
 if TYPE_CHECKING:
     from ckptctl.images.capture import Capture
@@ -24,15 +25,8 @@ if TYPE_CHECKING:
 # Enough to keep a disk busy.
 _LEAST_BYTES: Final = 64 << 20
 # What of the free memory a job that waits for nothing but its pages may borrow.
-_SHARE: Final = 4
+_SHARES: Final = {Aim.AUTO: 0.25, Aim.PAUSE: 0.5}
 _MARGIN: Final = 1.05
-
-
-class Layout(StrEnum):
-    """What lies in the folder of images."""
-
-    STREAM = "stream"  # small files, and the memory in one container of checked blocks
-    DIRECTORY = "directory"  # what criu writes by itself
 
 
 def obstacle(folder: Path) -> str | None:
@@ -48,20 +42,26 @@ def obstacle(folder: Path) -> str | None:
     return None
 
 
-def buffer_bytes(wanted_bytes: int, free_bytes: int) -> int:
-    """The memory to take for what criu gives faster than the disk takes it.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory that is there for what criu gives faster than the disk takes it.
 
     `wanted_bytes` is what the job holds, for one that runs on as soon as its memory has been taken; 0 for one that
     waits for the disk anyway. `free_bytes` is what this machine, and a limit of our own, leave.
     """
-    return max(_LEAST_BYTES, min(round(wanted_bytes * _MARGIN), free_bytes // _SHARE))
+
+    wanted_bytes: int
+    free_bytes: int
+
+    def buffer_bytes(self, aim: Aim) -> int:
+        """What to take of it."""
+        allowed = round(self.free_bytes * _SHARES.get(aim, 0))
+        return max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed))
 
 
 @contextmanager
-def listening(
-    folder: SnapshotFolder, wanted_bytes: int, free_bytes: int, reporter: Reporter
-) -> Iterator[Capture | None]:
-    """Be ready to take the images of a dump, with memory as `buffer_bytes` says; the machine has `free_bytes`.
+def listening(folder: SnapshotFolder, aim: Aim, room: Room, reporter: Reporter) -> Iterator[Capture | None]:
+    """Be ready to take the images of a dump; `room` is what the machine has, a limit of our own comes on top.
 
     None, and a word to the reporter, where criu must write them itself. Raises FileTrouble and NoSpace.
     """
@@ -74,8 +74,8 @@ def listening(
         return
 
     left = cgroup.memory_left_bytes(Path("/proc/self/cgroup").read_text().splitlines())
-    free_bytes = free_bytes if left is None else min(free_bytes, left)
-    with Capture(folder.images, folder.logs, memory_bytes=buffer_bytes(wanted_bytes, free_bytes)) as capture:
+    room = room if left is None else replace(room, free_bytes=min(room.free_bytes, left))
+    with Capture(folder.images, folder.logs, memory_bytes=room.buffer_bytes(aim)) as capture:
         yield capture
 
 

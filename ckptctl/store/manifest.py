@@ -229,6 +229,10 @@ class Memory:
     resident_bytes: Annotated[Size, "resident, shared pages counted once for each process"]
     shared_bytes: Annotated[Size, "of that, shared between processes or with files"]
     image_bytes: Annotated[Size, "sum of the sizes of all image files"]
+    buffer_bytes: Annotated[Size, "memory that ckptctl took for what CRIU gave faster than the disk took it"] = 0
+    peak_bytes: Annotated[
+        Size | None, "the most memory that ckptctl held until the manifest was written; null: not known"
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ckptctl.errors import CkptctlError
@@ -16,6 +16,7 @@ from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.estimate import GPU_PAUSE
 from ckptctl.snapshot.remove import remove
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.ways import Way
 from ckptctl.store import manifest_json
 from ckptctl.store.layout import Store
 from ckptctl.store.manifest import Progress
@@ -48,6 +49,7 @@ class Manner:
     tags: tuple[str, ...] = ()
     criu_options: tuple[str, ...] = ()
     gpu_lock_timeout_s: float = 60.0
+    way: Way = field(default_factory=Way)
 
 
 class Prevented(CkptctlError):
@@ -113,6 +115,7 @@ class Snapshots:
             note=order.reason,
             gpu_lock_timeout_s=self._manner.gpu_lock_timeout_s,
             criu_options=self._manner.criu_options,
+            way=self._manner.way,
         )
         try:
             report = dump(request, self.services())

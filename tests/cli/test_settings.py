@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptctl import config
+from ckptctl.errors import UsageError
+from ckptctl.snapshot.ways import Aim, Layout
 from support import CommandLine
 from support.command_line import PROGRAM
 
@@ -83,6 +85,8 @@ def test_the_system_file_is_the_last_place(bare: CommandLine, project: Path, tmp
         ("lock_wait = true", "'lock_wait' must be a string"),
         ('lock_wait = "soon"', "'soon' is not a duration"),
         ("lock_wait = -1", "'-1' is not a duration"),
+        ('images = "tar"', "'images' cannot be 'tar'"),
+        ('aim = "soon"', "'aim' cannot be 'soon'"),
         ("store = ", "cannot be read"),
         ('store = "~nobody-is-called-so/x"', "~nobody-is-called-so/x cannot be used"),
     ],
@@ -148,3 +152,15 @@ def test_the_first_place_that_has_it_wins(
         assert (str(loaded.store), dict(loaded.origins)["store"]) == expected
     else:
         assert "store" not in dict(loaded.origins) or not config.SYSTEM_FILE.exists()
+
+
+def test_the_way_of_images_is_set_like_everything_else(tmp_path: Path) -> None:
+    (tmp_path / config.PROJECT_FILE).write_text('images = "directory"\naim = "durable"\n')
+    environment = {"HOME": str(tmp_path), "CKPTCTL_AIM": "pause"}
+    loaded = config.load(environment, uid=os.geteuid(), working_folder=tmp_path, flags={"images": "stream"})
+    assert (loaded.way.layout, loaded.way.aim) == (Layout.STREAM, Aim.PAUSE)
+    assert loaded.from_environment == ("aim",)
+    loaded = config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={})
+    assert (loaded.way.layout, loaded.way.aim) == (Layout.DIRECTORY, Aim.DURABLE)
+    with pytest.raises(UsageError, match="--aim soon"):
+        config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"aim": "soon"})

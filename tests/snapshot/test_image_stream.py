@@ -37,7 +37,11 @@ def container_of(ckptctl: CommandLine) -> dict[str, object] | None:
 
 
 def test_memory_is_in_the_container_and_comes_back(counting: Shape, ckptctl: CommandLine) -> None:
-    report = ckptctl("dump", "--pid", str(counting.pid), "--json").check().document["result"]
+    report = ckptctl("dump", "--pid", str(counting.pid), "--aim", "durable", "--json").check().document["result"]
+    assert (report["images"], report["buffer_bytes"]) == ("stream", 64 * MIB)
+    memory = ckptctl.json("show", "latest")["result"]["manifest"]["memory"]
+    assert memory["buffer_bytes"] == 64 * MIB
+    assert report["peak_bytes"] >= memory["peak_bytes"] >= 64 * MIB
     images = images_of(ckptctl)
     container = container_of(ckptctl)
     assert container is not None
@@ -54,7 +58,8 @@ def test_memory_is_in_the_container_and_comes_back(counting: Shape, ckptctl: Com
 
 
 def test_files_of_criu_where_they_are_asked_for(counting: Shape, ckptctl: CommandLine) -> None:
-    ckptctl("dump", "--pid", str(counting.pid), "--images", "directory").check()
+    said = ckptctl("dump", "--pid", str(counting.pid), "--images", "directory").check().stdout
+    assert "of memory\n" in said, "and none of it for buffers"
     assert container_of(ckptctl) is None
     assert list(images_of(ckptctl).glob("pages-*.img"))
     assert not list(images_of(ckptctl).glob("pages.blocks"))

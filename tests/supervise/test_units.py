@@ -175,14 +175,17 @@ def install(ckptctl: CommandLine, folder: Path, *words: str) -> dict[str, str]:
 def test_install_writes_what_run_is_to_be_started_with(ckptctl: CommandLine, tmp_path: Path) -> None:
     words = ("--run", "gpt", "--every", "500steps", "--every", "30m", "--at-epoch-end", "--keep-last", "all")
     more = ("--grace", "5m", "--on-signal", "USR1=dump", "--env", "SEED=1", "--criu-option=--tcp-established")
+    more += ("--images", "directory")
+    ckptctl.environment["CKPTCTL_AIM"] = "durable"
     units = install(ckptctl, tmp_path / "units", *words, *more, "--", "python", "train.py", "--lr", "0.1")
     command = settings(units["ckptctl-run-gpt.service"])["ExecStart"]
     program, _, rest = command.partition(" ")
     assert program == str(verifier_of_ckptctl())
     assert rest == (
         f"run --run gpt --store {ckptctl.store} --every=500steps --every=30m --at-epoch-end --on-signal=USR1=dump "
-        "--grace=5m --criu-option=--tcp-established --keep-last=all -- python train.py --lr 0.1"
+        "--grace=5m --criu-option=--tcp-established --images=directory --keep-last=all -- python train.py --lr 0.1"
     )
+    assert "\nEnvironment=CKPTCTL_AIM=durable\n" in units["ckptctl-run-gpt.service"]
     assert "\nEnvironment=SEED=1\n" in units["ckptctl-run-gpt.service"]
     assert f"Environment=CKPTCTL_STATE={ckptctl.state}\n" in units["ckptctl-run-gpt.service"]
     assert "--keep-last=all --prune" in units["ckptctl-forget-gpt.service"]
@@ -233,6 +236,7 @@ def test_units_of_others_are_left_alone(ckptctl: CommandLine, tmp_path: Path) ->
         ("--on-signal", "TERM=sing", "--", "true"),
         ("--grace", "soon", "--", "true"),
         ("--files", "burn", "--", "true"),
+        ("--images", "tar", "--", "true"),
         ("--env", "NO SUCH", "--", "true"),
         ("--env", "CKPTCTL_TEST_UNSET", "--", "true"),
         ("--as", "nobody at all", "--", "true"),
@@ -254,12 +258,13 @@ def test_every_option_of_the_groups_is_one_of_run(ckptctl: CommandLine) -> None:
     from dataclasses import fields
 
     from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
+    from ckptctl.cli.images import ImageOptions
     from ckptctl.cli.keep import KeepOptions
     from ckptctl.cli.unattended import JobOptions
 
     wide = {"COLUMNS": "200", "TERM": "dumb"}
     listed = set(ckptctl("run", "--help", environment=wide).check().stdout.replace(",", " ").split())
-    groups = (ScheduleOptions, KeepOptions, PreemptionOptions, AroundOptions, JobOptions)
+    groups = (ScheduleOptions, KeepOptions, PreemptionOptions, AroundOptions, ImageOptions, JobOptions)
     names = {f"--{field.name.replace('_', '-')}" for group in groups for field in fields(group)}
     assert names <= listed
 

@@ -27,12 +27,16 @@ def job(start_job: Jobs) -> Job:
 
 
 def test_a_job_is_saved_when_it_is_due_and_its_end_ends_the_watch(job: Job, supervise: Supervised) -> None:
-    watch = supervise("--pid", str(job.pid), "--every", "20steps", "--keep-last", "2", command="watch")
+    watch = supervise(
+        "--pid", str(job.pid), "--every", "20steps", "--keep-last", "2", "--images", "directory", command="watch"
+    )
     watch.check(0)
     assert f"The job {job.pid} is watched" in watch.said
     assert job.lines() == log_of(STEPS)
     assert len(watch.saved) >= 3
     assert list(supervise.snapshots) == watch.saved[-2:]
+    images = [supervise.run.snapshot(name).images for name in supervise.snapshots]
+    assert all(list(folder.glob("pages-*.img")) for folder in images), "CRIU wrote its files itself"
     assert supervise.record.state == "gone"
     assert supervise.record.exit_status is None
     # What it writes is nobody else's business.

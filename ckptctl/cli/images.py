@@ -1,0 +1,31 @@
+"""The options that say how the images of a job come to the disk, which all share that take snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from ckptctl.cli.options import ImagesOpt
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How the images of a job come to the disk: settings, by their keys; None for what is not said."""
+
+    images: ImagesOpt = None
+    aim: Annotated[
+        str | None,
+        typer.Option(
+            "--aim",
+            metavar="auto|durable|pause",
+            help="Soon on the disk with little memory, or a short pause of a job that goes on with up to half of the "
+            "free memory; auto: with up to a quarter.",
+            show_default="auto",
+        ),
+    ] = None
+
+    def flags(self) -> dict[str, str]:
+        """Those that were said, for `session`."""
+        return {key: value for key, value in asdict(self).items() if value is not None}

@@ -1,0 +1,29 @@
+"""Which way the images of a dump come to the disk: what one may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Layout(StrEnum):
+    """What lies in the folder of images."""
+
+    STREAM = "stream"  # small files, and the memory in one container of checked blocks
+    DIRECTORY = "directory"  # what criu writes by itself
+
+
+class Aim(StrEnum):
+    """What a stream of images is to be good at."""
+
+    AUTO = "auto"  # a short pause for a job that goes on, as far as a quarter of the free memory allows
+    DURABLE = "durable"  # soon on the disk, with little memory
+    PAUSE = "pause"  # a short pause for a job that goes on, with up to half of the free memory
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the images of a dump come to the disk; `aim` concerns a stream alone."""
+
+    layout: Layout = Layout.STREAM
+    aim: Aim = Aim.AUTO
