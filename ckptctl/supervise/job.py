@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -12,14 +13,17 @@ from typing import Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control, proc
-from ckptctl.process.identity import NoSuchProcess, ProcessId
+from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.store.layout import RunFolder
-from ckptctl.store.manifest import ProcessState, Tree
+from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Tree
 from ckptctl.supervise.exits import JobExit, Watch, forget_exit, read_exit
 from ckptctl.supervise.launch import STATUS_VARIABLE
 
-KEEPER: Final = "keeper.py"
+# Processes that look like keepers, with the names of their runs.
+Keepers = tuple[tuple[ProcessId, str], ...]
+
+_KEEPER: Final = "keeper.py"
 _END_TIMEOUT_S: Final = 30.0
 _CLOCKS_DIFFER_S: Final = 2.0
 
@@ -122,8 +126,8 @@ def has_ended_in(tree: Tree) -> bool:
 
     It may be killed in the very moment of the dump, before its keeper has asked for its status.
     """
-    root = next(one for one in tree.processes if one.pid == tree.root_pid)
-    if not any(Path(word).name == KEEPER for word in root.cmdline):
+    root = tree.root
+    if not _has_keeper(root):
         return False
     below = [one for one in tree.processes if one is not root]
     zombies = [one for one in below if one.state is ProcessState.ZOMBIE]
@@ -137,19 +141,56 @@ def find_keeper(run: RunFolder) -> ProcessId | None:
 
     It is known by its command line, its owner, and the log of the run on its standard output.
     """
+    return keeper_among(list_keepers(), run)
+
+
+def list_keepers() -> Keepers:
+    """Those of this machine, from one look at all its processes."""
+    found = []
     for pid in proc.numbers("/proc"):
-        with suppress(OSError, NoSuchProcess, proc.Vanished):
-            if _is_keeper(command_words(pid), run.name) and _writes_to(pid, run):
-                return read_stat(f"/proc/{pid}/stat").id
+        with suppress(OSError, proc.Vanished):
+            name = _kept_run(command_words(pid))
+            if name is not None:
+                found.append((read_stat(f"/proc/{pid}/stat").id, name))
+    return tuple(found)
+
+
+def keeper_among(keepers: Keepers, run: RunFolder) -> ProcessId | None:
+    """The one of `list_keepers` that keeps the job of this very run: names come again in other stores."""
+    for keeper, name in keepers:
+        with suppress(OSError):
+            if name == run.name and _writes_to(keeper.pid, run):
+                return keeper
     return None
 
 
-def _is_keeper(words: Iterable[str], run: str) -> bool:
-    listed = list(words)
-    found = next((number for number, word in enumerate(listed) if Path(word).name == KEEPER), None)
-    return found is not None and listed[found + 1 : found + 2] == [run]
+def running_as_saved(manifest: Manifest) -> ProcessId | None:
+    """What has the pid and the command line of the root of this snapshot, and no keeper.
+
+    It is the job itself as far as one can see, brought back by hand; one with a keeper is found by `find_keeper`.
+    """
+    root = manifest.tree.root
+    if _has_keeper(root):
+        return None
+    with suppress(NoSuchProcess, proc.Vanished):
+        return identify(root.pid) if command_words(root.pid) == root.cmdline else None
+    return None
+
+
+def _has_keeper(root: ProcessRecord) -> bool:
+    return any(Path(word).name == _KEEPER for word in root.cmdline)
+
+
+def _kept_run(words: Iterable[str]) -> str | None:
+    """The name of the run in the command line of a keeper; None for other processes."""
+    after = itertools.dropwhile(lambda word: Path(word).name != _KEEPER, words)
+    return next(itertools.islice(after, 1, None), None)
 
 
 def _writes_to(pid: int, run: RunFolder) -> bool:
+    """Whether the process is ours and writes to the log of the run, which somebody may have renamed or removed."""
     entry = Path("/proc", str(pid))
-    return entry.stat().st_uid == os.geteuid() and (entry / "fd" / "1").samefile(run.stdout)
+    log = entry / "fd" / "1"
+    return entry.stat().st_uid == os.geteuid() and (
+        log.readlink().parent == run.output.resolve() or log.samefile(run.stdout)
+    )

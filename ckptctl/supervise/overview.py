@@ -10,13 +10,14 @@ from enum import StrEnum
 from typing import Annotated
 
 from ckptctl.errors import CkptctlError
-from ckptctl.process.identity import exists
+from ckptctl.process.identity import ProcessId, exists
 from ckptctl.store.catalog import Entry, list_runs, list_snapshots
 from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.owner import Liveness, Owner
 from ckptctl.supervise import supervision
 from ckptctl.supervise.exits import JobExit, read_exit
+from ckptctl.supervise.job import Keepers, keeper_among, list_keepers, running_as_saved
 from ckptctl.supervise.supervision import Alert, JobRecord, RunState, Sample, Saved, Supervision
 
 
@@ -92,37 +93,39 @@ def overview(store: Store, run: str | None, here: Owner) -> StoreStatus:
         free, total = None, None
     else:
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    return StoreStatus(str(store.path), free, total, tuple(_status(store, one, here) for one in runs))
+    keepers = list_keepers()
+    return StoreStatus(str(store.path), free, total, tuple(_status(store, one, keepers, here) for one in runs))
 
 
-def _status(store: Store, run: RunFolder, here: Owner) -> RunStatus:
+def _status(store: Store, run: RunFolder, keepers: Keepers, here: Owner) -> RunStatus:
     entries = list_snapshots(store, run.name)
     try:
         known, problem = supervision.read(run.supervision), None
     except CkptctlError as error:
         known, problem = None, error.message
     job = known.job if known else None
-    lives = job is not None and known is not None and _is_here(known, here) and exists(job.identity)
+    root = _living(known, here)
+    samples = _since(job, known.samples) if known and root else ()
+    root = root or _brought_back(known, run, keepers, entries)
     attended = known is not None and known.is_supervised(here)
-    standing = _standing(known, here, lives=lives)
-    exit_status = known.exit_status if known else None
+    standing = _standing(known, here, lives=root is not None)
+    exit_status = known.exit_status if known and root is None else None
     ended = _ended_unseen(run, job) if standing is Standing.LOST else None
     if ended is not None:
         standing, exit_status = Standing.DIED if ended.status else Standing.FINISHED, ended.status
-    sample = known.samples[-1] if known and known.samples and lives else None
     return RunStatus(
         run=run.name,
         standing=standing,
         watched=known is not None and known.begun is None,
         given_up=known is not None and known.given_up,
         command=known.command if known else (),
-        pid=job.pid if job and lives else None,
+        pid=root.pid if root else None,
         supervisor_pid=known.supervisor.pid if known and attended else None,
         host=known.supervisor.host if known else None,
         progress=known.progress if known else Progress(),
-        steps_per_s=_steps_per_s(known.samples) if known and lives else None,
-        memory_bytes=sample.memory_bytes if sample else None,
-        gpu_bytes=sample.gpu_bytes if sample else None,
+        steps_per_s=_steps_per_s(samples),
+        memory_bytes=samples[-1].memory_bytes if samples else None,
+        gpu_bytes=samples[-1].gpu_bytes if samples else None,
         snapshots=len(entries),
         snapshots_bytes=sum(entry.manifest.images.size_bytes for entry in entries if entry.manifest),
         newest=next(_newest(entries), None),
@@ -138,9 +141,9 @@ def _status(store: Store, run: RunFolder, here: Owner) -> RunStatus:
 
 def _standing(known: Supervision | None, here: Owner, *, lives: bool) -> Standing:
     if known is None:
-        return Standing.SNAPSHOTS
+        return Standing.UNATTENDED if lives else Standing.SNAPSHOTS
     if known.state not in (RunState.RUNNING, RunState.LEFT):
-        return Standing(known.state.value)
+        return Standing.UNATTENDED if lives else Standing(known.state.value)
     liveness = known.supervisor.liveness(here)
     if liveness is Liveness.UNKNOWN:
         return Standing.ELSEWHERE
@@ -163,10 +166,29 @@ def _ended_unseen(run: RunFolder, job: JobRecord | None) -> JobExit | None:
     return found if found and job and found.ended_s >= job.started.timestamp() else None
 
 
-def _is_here(known: Supervision, here: Owner) -> bool:
-    """Whether the pids that were written down are pids of this boot, as they are seen from here."""
+def _living(known: Supervision | None, here: Owner) -> ProcessId | None:
+    """The root of the job as it was written down, if that lives."""
+    if known is None or known.job is None:
+        return None
     then = known.supervisor
-    return (then.boot_id, then.pid_namespace) == (here.boot_id, here.pid_namespace)
+    # Whether its pid is one of this boot, as pids are seen from here.
+    is_here = (then.boot_id, then.pid_namespace) == (here.boot_id, here.pid_namespace)
+    return known.job.identity if is_here and exists(known.job.identity) else None
+
+
+def _brought_back(
+    known: Supervision | None, run: RunFolder, keepers: Keepers, entries: tuple[Entry, ...]
+) -> ProcessId | None:
+    """The root of a job that runs though it was not written down: somebody has restored it by hand."""
+    if known is None or known.begun is not None:
+        return keeper_among(keepers, run)
+    newest = next((entry.manifest for entry in reversed(entries) if entry.manifest is not None), None)
+    return running_as_saved(newest) if newest else None
+
+
+def _since(job: JobRecord | None, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """Those of this job: what was measured before it was restored says nothing of how fast it is."""
+    return tuple(sample for sample in samples if job is not None and sample.when >= job.started)
 
 
 def _newest(entries: tuple[Entry, ...]) -> Iterator[Newest]:

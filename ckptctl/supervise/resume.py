@@ -14,7 +14,6 @@ from ckptctl.criu.failures import CriuRestoreFailed
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.process.identity import ProcessId
-from ckptctl.process.member import command_words
 from ckptctl.snapshot import select
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.restore import PidsTaken, restore
@@ -29,7 +28,6 @@ from ckptctl.store.manifest_json import ManifestDamaged
 from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch, forget_exit
 from ckptctl.supervise.job import (
-    KEEPER,
     EndedInside,
     Job,
     end_all,
@@ -38,6 +36,7 @@ from ckptctl.supervise.job import (
     find_strays,
     forget_former_exit,
     has_ended_in,
+    running_as_saved,
 )
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
@@ -202,13 +201,9 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
 
 
 def _require_not_running(manifest: Manifest) -> None:
-    """Raise RunLives where what has the pid of the root looks like it: the job was brought back by hand, and runs.
-
-    Of a job with a keeper that is known already.
-    """
-    root = next(one for one in manifest.tree.processes if one.pid == manifest.tree.root_pid)
-    kept = any(Path(word).name == KEEPER for word in root.cmdline)
-    if not kept and command_words(root.pid) == root.cmdline:
+    """Raise RunLives where the job was brought back by hand, and runs."""
+    root = running_as_saved(manifest)
+    if root is not None:
         raise RunLives(
             f"The job of the run {manifest.run} seems to run as process {root.pid}: it was not brought back twice.",
             hint=f"Look after it (ckptctl watch --pid {root.pid} --run {manifest.run}), or end it first.",

@@ -91,6 +91,13 @@ def test_a_run_from_its_first_step_to_its_end(begin: Begin, ckptctl: CommandLine
     assert found["pid"] is None
     assert "saved and ended; the same command brings it back" in ckptctl("status").check().stdout
 
+    ckptctl("restore", "latest", "--run", "gpt").check()
+    found = the_run(ckptctl)
+    assert (found["standing"], found["exit_status"]) == ("unattended", None)
+    assert f"gpt: running (pid {found['pid']}), but nobody looks after it" in ckptctl("status").check().stdout
+    os.kill(found["pid"], signal.SIGKILL)
+    wait_for(lambda: the_run(ckptctl)["standing"] == "saved", 10, "the end of the job")
+
 
 @pytest.mark.parametrize(("status", "standing", "words"), [(0, "finished", "finished"), (3, "died", "status 3")])
 def test_a_job_that_ends_while_nobody_looks(
@@ -150,6 +157,8 @@ def test_a_watched_job_is_brought_back_by_a_restore(start_job: Any, ckptctl: Com
     said = "gpt: saved and ended; `ckptctl restore latest --run gpt` brings it back"
     assert said in ckptctl("status").check().stdout
     ckptctl("restore", "latest", "--run", "gpt").check()
+    # Nobody has written down that it runs, but there it is.
+    assert f"gpt: running (pid {job.pid}), but nobody looks after it" in ckptctl("status").check().stdout
 
 
 @pytest.mark.requires_criu

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ckptctl.store.layout import RunFolder
+from ckptctl.supervise.job import find_keeper
 from support import python, wait_for
 from support.jobs import state
 from support.kept import Kept, KeptJobs, parent, status_field
@@ -262,3 +264,14 @@ def orphan_of(kept: Kept) -> int:
     assert word == "orphan"
     wait_for(lambda: parent(int(number)) == kept.keeper, 10, "the adoption")
     return int(number)
+
+
+def test_a_keeper_is_known_when_its_log_was_renamed_or_removed(start_kept: KeptJobs) -> None:
+    """As programs do that keep logs small; the job must not be taken for gone, and be brought back beside itself."""
+    kept = start_kept(*python("import time; print(1, flush=True); time.sleep(99)"))
+    kept.wait_for_lines(1)
+    rotated = kept.run.stdout.rename(kept.run.stdout.with_name("stdout.log.1"))
+    assert find_keeper(kept.run) == kept.launched.keeper
+    rotated.unlink()
+    assert find_keeper(kept.run) == kept.launched.keeper
+    assert find_keeper(RunFolder(kept.run.path.with_name("other"))) is None
