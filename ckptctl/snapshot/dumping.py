@@ -132,7 +132,8 @@ class Dump:
         if self.request.way.layout is Layout.STREAM:
             wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
             room = stream.Room(wanted, services.machine.memory_available_bytes - device_bytes)
-            self.capture = held(stream.listening(self.staging.folder, self.request.way.aim, room, services.reporter))
+            aim, reporter = self.request.way.aim, services.reporter
+            self.capture = held(stream.listening(self.staging.folder, self.criu, aim, room, reporter))
 
     def discard(self) -> None:
         """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu.failures import CriuDumpFailed
+from ckptctl.criu.program import Criu, knows_stream
 from ckptctl.events import Notice, Reporter
 from ckptctl.host import cgroup
 from ckptctl.snapshot.damage import SnapshotDamaged
@@ -29,8 +30,8 @@ _SHARES: Final = {Aim.AUTO: 0.25, Aim.PAUSE: 0.5}
 _MARGIN: Final = 1.05
 
 
-def obstacle(folder: Path) -> str | None:
-    """Why criu cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
+def obstacle(folder: Path, criu: Criu) -> str | None:
+    """Why `criu` cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
 
     It must be held until they have been read (see ckptctl.images.gate): by a script that looks into its descriptors.
     Raises OSError.
@@ -39,6 +40,8 @@ def obstacle(folder: Path) -> str | None:
         return "Memory is written by criu itself, since only root can hold criu until its pipes are empty."
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return f"Memory is written by criu itself, since nothing can be run from the file system of {folder} (noexec)."
+    if not knows_stream(criu):
+        return f"Memory is written by criu itself, since {criu.path} knows nothing of --stream."
     return None
 
 
@@ -60,14 +63,14 @@ class Room:
 
 
 @contextmanager
-def listening(folder: SnapshotFolder, aim: Aim, room: Room, reporter: Reporter) -> Iterator[Capture | None]:
+def listening(folder: SnapshotFolder, criu: Criu, aim: Aim, room: Room, reporter: Reporter) -> Iterator[Capture | None]:
     """Be ready to take the images of a dump; `room` is what the machine has, a limit of our own comes on top.
 
     None, and a word to the reporter, where criu must write them itself. Raises FileTrouble and NoSpace.
     """
     from ckptctl.images.capture import Capture
 
-    reason = obstacle(folder.logs)
+    reason = obstacle(folder.logs, criu)
     if reason is not None:
         reporter.report(Notice(reason))
         yield None
