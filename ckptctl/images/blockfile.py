@@ -14,6 +14,7 @@ from typing import Final
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
 # What a file system says that does not know O_DIRECT; some say it only when the file is written to.
 _NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+_MOST_PIECES: Final = os.sysconf("SC_IOV_MAX")
 
 _libc = ctypes.CDLL(None)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -54,23 +55,27 @@ def open_existing(path: Path) -> int:
     return descriptor
 
 
-def write_all(descriptor: int, piece: memoryview, offset_bytes: int) -> None:
-    """Write the whole piece; offset, length and its place in memory are aligned. Raises OSError."""
-    _transfer(os.pwritev, descriptor, piece, offset_bytes)
+def write_all(descriptor: int, pieces: Sequence[memoryview], offset_bytes: int) -> None:
+    """Write the pieces one behind the other; offset, lengths and places in memory are aligned. Raises OSError."""
+    _transfer(os.pwritev, descriptor, pieces, offset_bytes)
 
 
 def read_all(descriptor: int, piece: memoryview, offset_bytes: int) -> int:
     """Fill the piece, aligned as for `write_all`; how much was there, less at the end of the file. Raises OSError."""
-    return _transfer(os.preadv, descriptor, piece, offset_bytes)
+    return _transfer(os.preadv, descriptor, [piece], offset_bytes)
 
 
 def _transfer(
-    call: Callable[[int, Sequence[memoryview], int], int], descriptor: int, piece: memoryview, offset_bytes: int
+    call: Callable[[int, Sequence[memoryview], int], int],
+    descriptor: int,
+    pieces: Sequence[memoryview],
+    offset_bytes: int,
 ) -> int:
+    left = list(pieces)
     done = 0
-    while done < len(piece):
+    while left:
         try:
-            count = call(descriptor, [piece[done:]], offset_bytes + done)
+            count = call(descriptor, left[:_MOST_PIECES], offset_bytes + done)
         except OSError as error:
             if error.errno not in _NOT_DIRECT or not _give_up_direct(descriptor):
                 raise
@@ -78,6 +83,10 @@ def _transfer(
         if not count:
             break
         done += count
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if count:
+            left[0] = left[0][count:]
     return done
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from ckptctl.images import blockfile
-from ckptctl.images.container import BLOCK_BYTES
+from ckptctl.images.container import GROUP_BYTES
 
 
 class PoolClosed(Exception):
@@ -13,7 +13,7 @@ class PoolClosed(Exception):
 
 
 class Pool:
-    """Buffers of BLOCK_BYTES each: at most `memory_bytes` together, but `least` of them in any case.
+    """Buffers of GROUP_BYTES each: at most `memory_bytes` together, but `least` of them in any case.
 
     A buffer is taken, filled, handed over to whoever empties it, and given back. Who waits for one waits for somebody
     who empties; where all are being filled nobody would come, and there is one more. So the memory is that of the pool,
@@ -22,10 +22,10 @@ class Pool:
 
     def __init__(self, memory_bytes: int, *, least: int) -> None:
         """Its memory is there when this returns. Raises OSError."""
-        self._count = max(least, memory_bytes // BLOCK_BYTES)
-        size_bytes = self._count * BLOCK_BYTES
+        self._count = max(least, memory_bytes // GROUP_BYTES)
+        size_bytes = self._count * GROUP_BYTES
         memory = blockfile.allocate(size_bytes, populate=True)
-        self._free = [memory[start : start + BLOCK_BYTES] for start in range(0, size_bytes, BLOCK_BYTES)]
+        self._free = [memory[start : start + GROUP_BYTES] for start in range(0, size_bytes, GROUP_BYTES)]
         self._changed = threading.Condition()
         self._filling = 0
         self._closed = False
@@ -33,7 +33,7 @@ class Pool:
     @property
     def size_bytes(self) -> int:
         """The memory of all buffers."""
-        return self._count * BLOCK_BYTES
+        return self._count * GROUP_BYTES
 
     def take(self) -> memoryview:
         """A buffer to fill, as soon as there is one. Raises PoolClosed, OSError."""
@@ -42,7 +42,7 @@ class Pool:
             if self._closed:
                 raise PoolClosed
             if not self._free:
-                self._free.append(blockfile.allocate(BLOCK_BYTES, populate=False))
+                self._free.append(blockfile.allocate(GROUP_BYTES, populate=False))
                 self._count += 1
             self._filling += 1
             self._changed.notify_all()

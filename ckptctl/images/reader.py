@@ -1,10 +1,10 @@
-"""Reading a container: its index, and its blocks in order or at random, each checked before anybody gets it."""
+"""Reading a container: its index, and its blocks in order, each checked before anybody gets it."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -13,78 +13,67 @@ from blake3 import blake3
 
 from ckptctl import files
 from ckptctl.images import blockfile, container
-from ckptctl.images.container import Codec, ContainerDamaged, Footer, Index, StoredImage, damaged
+from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Footer, Index, StoredImage, damaged
 
 _THREADS: Final = 3
 # Buffers of one image. A tree of many processes reads many images at once, and each has its own.
 _AHEAD: Final = 4
+# Room for the blocks of GROUP_BYTES of contents, wherever they lie: each may need a page more at either end.
+_ROOM_BYTES: Final = 2 * GROUP_BYTES
+# Reading a little more is faster than reading twice.
+_SMALL_GAP_BYTES: Final = 64 << 10
 
 
 class Reader:
-    """An open container. What is read from several threads goes into buffers that they bring."""
+    """An open container, and the packs that it refers to. Several threads may read at the same time."""
 
     def __init__(self, path: Path) -> None:
         """Read the index. Raises ContainerDamaged, and files.FileTrouble for a file that cannot be read."""
-        try:
-            self._descriptor = blockfile.open_existing(path)
-        except FileNotFoundError as error:
-            raise damaged("it is missing") from error
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        self._descriptors: list[int] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images-read")
         try:
-            self.index = _read_index(path)
-            self._check_header()
+            self.index = read_index(path)
+            for pack in self.index.packs:
+                self._descriptors.append(open_pack(path.with_name(pack.name), pack.id))
         except BaseException:
             self.close()
             raise
 
-    def read(self, image: StoredImage, number: int, buffer: memoryview) -> memoryview:
-        """The contents of a block, in a buffer of BLOCK_BYTES or one of zeros. Raises ContainerDamaged."""
-        block, length = image.block(number), image.length_bytes(number)
-        if block.codec is Codec.ZERO:
-            return _ZEROS[:length]
-        stored = container.aligned(block.stored_bytes)
-        try:
-            size = blockfile.read_all(self._descriptor, buffer[:stored], block.offset_bytes)
-        except OSError as error:
-            raise damaged(f"the disk does not give back the block at byte {block.offset_bytes} ({error})") from error
-        if size != stored or blake3(buffer[:length]).digest() != block.digest or any(buffer[length:stored]):
-            raise damaged(f"the block at byte {block.offset_bytes}, of {image.name}, is altered")
-        return buffer[:length]
-
     def pieces(self, image: StoredImage) -> Iterator[memoryview]:
-        """The contents of all blocks in order; each is valid until the next is asked for. Raises ContainerDamaged.
+        """The contents in order, in pieces of GROUP_BYTES at most; each is valid until the next is asked for.
 
-        Threads read _AHEAD blocks ahead; several images may be read at the same time.
+        Threads read ahead, with _AHEAD buffers of _ROOM_BYTES; several images may be read at the same time. Raises
+        ContainerDamaged.
         """
-        ahead = min(_AHEAD, len(image))
-        free = deque(blockfile.allocate(container.BLOCK_BYTES, populate=False) for _ in range(ahead))
-        reading: deque[tuple[Future[memoryview], memoryview]] = deque()
-        numbers = iter(range(len(image)))
+        return self._checked(image.blocks())
 
-        def read_ahead() -> None:
-            while free and (number := next(numbers, None)) is not None:
-                buffer = free.popleft()
-                reading.append((self._threads.submit(self.read, image, number, buffer), buffer))
+    def check(self, on_piece: Callable[[int], None]) -> None:
+        """Read everything once; `on_piece` is called with bytes read, in sum Index.stored_bytes.
 
-        read_ahead()
-        try:
-            while reading:
-                found, buffer = reading.popleft()
-                yield found.result()
-                free.append(buffer)
-                read_ahead()
-        finally:
-            for found, _ in reading:
-                found.cancel()
+        Raises ContainerDamaged, and what `on_piece` raises.
+        """
+        for start, end in self.index.gaps:
+            if any(self._gap(start, end)):
+                raise damaged(f"at byte {start} it is altered")
+        blocks = self.index.distinct_blocks()
+        read = 0
+
+        def counted() -> Iterator[Block]:
+            nonlocal read
+            for block in blocks:
+                read += block.stored_bytes
+                yield block
+
+        reported = 0
+        for _ in self._checked(counted()):
+            on_piece(read - reported)
+            reported = read
 
     def close(self) -> None:
-        """Release the file; nobody reads any more."""
+        """Release the files; nobody reads any more."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def __enter__(self) -> Reader:
         return self
@@ -92,25 +81,91 @@ class Reader:
     def __exit__(self, *_unused: object) -> None:
         self.close()
 
-    def _check_header(self) -> None:
-        piece = blockfile.allocate(container.ALIGNMENT, populate=False)
+    def _checked(self, blocks: Iterable[Block]) -> Iterator[memoryview]:
+        windows = _windows(blocks)
+        # Memory that is not used is not there: most windows need half of it.
+        free = deque(blockfile.allocate(_ROOM_BYTES, populate=False) for _ in range(_AHEAD))
+        reading: deque[tuple[Future[list[memoryview]], memoryview]] = deque()
+
+        def read_ahead() -> None:
+            while free and (window := next(windows, None)) is not None:
+                buffer = free.popleft()
+                reading.append((self._threads.submit(self._contents, window, buffer), buffer))
+
+        read_ahead()
         try:
-            size = blockfile.read_all(self._descriptor, piece, 0)
-        except OSError as error:
-            raise damaged(f"the disk does not give back its header ({error})") from error
-        container.parse_header(bytes(piece[:size]))
+            while reading:
+                found, buffer = reading.popleft()
+                yield from found.result()
+                free.append(buffer)
+                read_ahead()
+        finally:
+            for found, _ in reading:
+                found.cancel()
+
+    def _contents(self, window: list[Block], buffer: memoryview) -> list[memoryview]:
+        """The contents of blocks, in the buffer as far as they are stored there. Raises ContainerDamaged."""
+        places = self._fetch(window, buffer)
+        pieces: list[memoryview] = []
+        start = end = 0  # of what was passed on last, and can be passed on together with what lies behind it
+        for block in window:
+            if block.codec == Codec.ZERO:
+                pieces.append(_ZEROS[: block.length_bytes])
+                start = end = 0
+                continue
+            at = places[block.pack, block.offset_bytes]
+            piece = buffer[at : at + block.stored_bytes]
+            if blake3(piece).digest() != block.digest:
+                raise damaged(f"the block at byte {block.offset_bytes}{self._of(block)} is altered")
+            if end and at == end:
+                pieces.pop()
+            else:
+                start = at
+            end = at + block.length_bytes
+            pieces.append(buffer[start:end])
+        return pieces
+
+    def _fetch(self, window: list[Block], buffer: memoryview) -> dict[tuple[int, int], int]:
+        """Read all blocks with as few requests as possible; where each of them (pack, offset) lies in the buffer."""
+        places = {}
+        filled = 0
+        for span in _spans(window):
+            first = span[0].offset_bytes // ALIGNMENT * ALIGNMENT
+            end = max(block.offset_bytes + block.stored_bytes for block in span)
+            self._read(span[0], first, end, buffer[filled:])
+            for block in span:
+                places[block.pack, block.offset_bytes] = filled + block.offset_bytes - first
+            filled += container.aligned(end) - first
+        return places
+
+    def _read(self, block: Block, start: int, end: int, buffer: memoryview) -> None:
+        try:
+            size = blockfile.read_all(self._descriptors[block.pack], buffer[: container.aligned(end) - start], start)
+        except (OSError, OverflowError) as error:
+            raise damaged(
+                f"the disk does not give back the block at byte {block.offset_bytes}{self._of(block)} ({error})"
+            ) from error
+        if size < end - start:
+            raise damaged(f"the block at byte {block.offset_bytes}{self._of(block)} is not there")
+
+    def _gap(self, start: int, end: int) -> memoryview:
+        page = blockfile.allocate(ALIGNMENT, populate=False)
+        first = start // ALIGNMENT * ALIGNMENT
+        self._read(Block(start, 0, 0, Codec.RAW, 0, b""), first, end, page)
+        return page[start - first : end - first]
+
+    def _of(self, block: Block) -> str:
+        return f" of images/{self.index.packs[block.pack].name}" if block.pack else ""
 
 
 def verify(path: Path, digest: str, on_piece: Callable[[int], None]) -> None:
-    """Read every byte; `digest` is what the index must have, `on_piece` is called with the bytes of each block.
+    """Read every byte; `digest` is what the index must have, `on_piece` as for Reader.check.
 
     Raises ContainerDamaged, FileTrouble, and what `on_piece` raises.
     """
     with Reader(path) as reader:
         require_digest(reader.index, digest)
-        for image in reader.index.images:
-            for number, _ in enumerate(reader.pieces(image)):
-                on_piece(image.block(number).stored_bytes)
+        reader.check(on_piece)
 
 
 def require_digest(index: Index, digest: str) -> None:
@@ -119,17 +174,82 @@ def require_digest(index: Index, digest: str) -> None:
         raise damaged("it is another one than that of the dump")
 
 
-def _read_index(path: Path) -> Index:
-    """Through the page cache: it is small, and lies where it ends."""
+def is_hole(piece: memoryview) -> bool:
+    """Whether a piece that was read is zeros that are not stored."""
+    return piece.obj is _ZEROS.obj
+
+
+def open_pack(path: Path, pack_id: bytes) -> int:
+    """A pack, to be read past the page cache. Raises ContainerDamaged, FileTrouble."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        descriptor = blockfile.open_existing(path)
+    except FileNotFoundError as error:
+        raise damaged(_missing(path)) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        page = blockfile.allocate(ALIGNMENT, populate=False)
+        try:
+            size = blockfile.read_all(descriptor, page, 0)
+        except OSError as error:
+            raise damaged(f"the disk does not give back the header of images/{path.name} ({error})") from error
+        if container.parse_header(bytes(page[:size])) != pack_id:
+            raise damaged(f"images/{path.name} is another one than it refers to")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_index(path: Path) -> Index:
+    """Through the page cache: it is small, and lies where it ends. Raises ContainerDamaged, FileTrouble."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0) as file:
             file_bytes = os.fstat(file.fileno()).st_size
             end = _read(file.fileno(), file_bytes - Footer.SIZE_BYTES, Footer.SIZE_BYTES)
             footer = container.parse_footer(end, file_bytes)
             index = _read(file.fileno(), footer.index_offset_bytes, footer.index_bytes)
+    except FileNotFoundError as error:
+        raise damaged(_missing(path)) from error
     except OSError as error:
         raise _unreadable(path, error) from error
     return container.parse_index(index, footer)
+
+
+def _windows(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks that are read at once: no more contents than GROUP_BYTES, and room for them in any case."""
+    window: list[Block] = []
+    contents = room = 0
+    for block in blocks:
+        needed = block.stored_bytes + 2 * ALIGNMENT if block.stored_bytes else 0
+        if contents + block.length_bytes > GROUP_BYTES or room + needed > _ROOM_BYTES - _SMALL_GAP_BYTES:
+            yield window
+            window, contents, room = [], 0, 0
+        window.append(block)
+        contents += block.length_bytes
+        room += needed
+    if window:
+        yield window
+
+
+def _spans(window: list[Block]) -> Iterator[list[Block]]:
+    """Blocks that lie close together, one list for each request to the disk."""
+    span: list[Block] = []
+    end = 0
+    spare = _SMALL_GAP_BYTES
+    for block in sorted(
+        (block for block in window if block.stored_bytes), key=lambda one: (one.pack, one.offset_bytes)
+    ):
+        gap = block.offset_bytes - end
+        if span and (block.pack != span[0].pack or gap > spare):
+            yield span
+            span, end = [], 0
+        elif span:
+            spare -= max(gap, 0)
+        span.append(block)
+        end = max(end, block.offset_bytes + block.stored_bytes)
+    if span:
+        yield span
 
 
 def _read(descriptor: int, offset_bytes: int, size: int) -> bytes:
@@ -142,10 +262,18 @@ def _read(descriptor: int, offset_bytes: int, size: int) -> bytes:
     return data
 
 
-def _unreadable(path: Path, error: OSError) -> files.FileTrouble | ContainerDamaged:
+def _missing(path: Path) -> str:
+    return (
+        "it is missing"
+        if path.name == container.FILE_NAME
+        else f"images/{path.name}, which holds part of it, is missing"
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> files.FileTrouble:
     return files.FileTrouble(
         f"{path} cannot be read: {error.strerror or error}.", hint="Check the permissions and the disk."
     )
 
 
-_ZEROS = memoryview(bytes(container.BLOCK_BYTES))
+_ZEROS = memoryview(bytes(GROUP_BYTES))

@@ -1,25 +1,33 @@
-"""Writing a container: blocks from several threads, each where the last one ended, then the index."""
+"""Writing a container: the contents of whole buffers from several threads, each cut into blocks, then the index."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blake3 import blake3
 
 from ckptctl.images import blockfile, container
-from ckptctl.images.container import ZERO_BLOCK, Block, Codec
+from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Pack
+from ckptctl.images.cutting import cut
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A container that is complete and on the disk. `digest` stands for all that it holds."""
+    """A container that is complete and on the disk. `digest` stands for all that it holds.
+
+    Of the contents, what CRIU wrote, `zero_bytes` are zeros and `shared_bytes` are stored already, in an earlier pack
+    or further ahead in this one; `stored_bytes` is what the others take.
+    """
 
     size_bytes: int
     contents_bytes: int
     zero_bytes: int
+    shared_bytes: int
+    stored_bytes: int
     digest: str
 
 
@@ -27,7 +35,7 @@ class Sealed:
 class _Image:
     name: str
     size_bytes: int = 0
-    blocks: dict[int, Block] = field(default_factory=dict)
+    entries: dict[int, bytes] = field(default_factory=dict)
 
 
 class Writer:
@@ -37,9 +45,15 @@ class Writer:
         """Raises OSError."""
         self._path = path
         self._descriptor = blockfile.open_new(path)
+        self._packs = [Pack(os.urandom(container.PACK_ID_BYTES), 0)]
         self._images: dict[str, _Image] = {}
-        self._end_bytes = container.ALIGNMENT
+        # What is stored, by its digest: its entry in the index without the digest. It grows by some 250 bytes for each
+        # block, 4 MiB for 1 GiB.
+        self._places: dict[bytes, bytes] = {}
+        self._end_bytes = ALIGNMENT
         self._zero_bytes = 0
+        self._shared_bytes = 0
+        self._stored_bytes = 0
         self._lock = threading.Lock()
         try:
             self._write_header()
@@ -48,26 +62,39 @@ class Writer:
             raise
 
     def add(self, name: str, number: int, buffer: memoryview, length_bytes: int) -> None:
-        """Store what is at the beginning of a pool's buffer as the block `number` of an image. From any thread.
+        """Store what is at the beginning of a pool's buffer as the part `number` of an image. From any thread.
 
-        Every block but an image's last is full; an image without blocks is announced with a length of 0.
+        Every part but an image's last is GROUP_BYTES long; an image without contents is announced with a length of 0.
         What is behind the contents is overwritten by zeros. Raises OSError.
         """
-        block = self._store(buffer, length_bytes) if length_bytes else None
+        entries = self._store(buffer, length_bytes) if length_bytes else b""
         with self._lock:
             image = self._images.setdefault(name, _Image(name))
-            if block is not None:
-                image.blocks[number] = block
-                image.size_bytes += length_bytes
-                self._zero_bytes += length_bytes if block is ZERO_BLOCK else 0
+            image.entries[number] = entries
+            image.size_bytes += length_bytes
+
+    def add_image(self, name: str, pieces: Iterable[bytes | memoryview], buffer: memoryview) -> None:
+        """Store an image that comes in pieces of any length, with a buffer of GROUP_BYTES. Raises OSError."""
+        number = filled = 0
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                size = min(len(rest), GROUP_BYTES - filled)
+                buffer[filled : filled + size] = rest[:size]
+                filled, rest = filled + size, rest[size:]
+                if filled == GROUP_BYTES:
+                    self.add(name, number, buffer, filled)
+                    number, filled = number + 1, 0
+        if filled or not number:
+            self.add(name, number, buffer, filled)
 
     def seal(self) -> Sealed:
         """Write the index and bring all to the disk; no thread adds any more. Raises OSError."""
         images = [
-            (image.name, image.size_bytes, [image.blocks[number] for number in range(len(image.blocks))])
+            (image.name, image.size_bytes, b"".join(image.entries[number] for number in range(len(image.entries))))
             for image in sorted(self._images.values(), key=lambda one: one.name)
         ]
-        data, digest = container.tail(self._end_bytes, images)
+        data, digest = container.tail(self._end_bytes, self._packs, images)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(descriptor, "wb") as file:
             file.seek(self._end_bytes)
@@ -78,6 +105,8 @@ class Writer:
             size_bytes=self._end_bytes + len(data),
             contents_bytes=sum(size_bytes for _, size_bytes, _ in images),
             zero_bytes=self._zero_bytes,
+            shared_bytes=self._shared_bytes,
+            stored_bytes=self._stored_bytes,
             digest=digest.hex(),
         )
 
@@ -88,19 +117,65 @@ class Writer:
             self._descriptor = -1
 
     def _write_header(self) -> None:
-        piece = blockfile.allocate(container.ALIGNMENT, populate=False)
-        piece[:] = container.header()
-        blockfile.write_all(self._descriptor, piece, 0)
+        piece = blockfile.allocate(ALIGNMENT, populate=False)
+        piece[:] = container.header(self._packs[0].id)
+        blockfile.write_all(self._descriptor, [piece], 0)
 
-    def _store(self, buffer: memoryview, length_bytes: int) -> Block:
-        piece = buffer[:length_bytes]
-        if blockfile.is_zero(piece):
-            return ZERO_BLOCK
-        digest = blake3(piece).digest()
-        stored = container.aligned(length_bytes)
-        buffer[length_bytes:stored] = bytes(stored - length_bytes)
+    def _store(self, buffer: memoryview, length_bytes: int) -> bytes:
+        """Store one group, and give its entries of the index."""
+        if blockfile.is_zero(buffer[:length_bytes]):
+            self._count(zero_bytes=length_bytes)
+            return container.zero_entry(length_bytes)
+        found: list[tuple[int, bytes]] = []
+        fresh: dict[bytes, tuple[int, int]] = {}
+        for start, end, looks_zero in cut(buffer[:length_bytes]):
+            piece = buffer[start:end]
+            if looks_zero and blockfile.is_zero(piece):
+                found.append((end - start, b""))
+                continue
+            digest = blake3(piece).digest()
+            found.append((end - start, digest))
+            if digest not in self._places:
+                fresh[digest] = start, end
+        # Another thread may store the same block at this moment: either refers to its own copy.
+        places = self._write(buffer, fresh) if fresh else {}
+        self._places.update(places)
+        stored = sum(end - start for start, end in fresh.values())
+        zero = sum(length for length, digest in found if not digest)
+        self._count(zero_bytes=zero, shared_bytes=length_bytes - zero - stored)
+        return b"".join(
+            (places.get(digest) or self._places[digest]) + digest if digest else container.zero_entry(length)
+            for length, digest in found
+        )
+
+    def _write(self, buffer: memoryview, fresh: dict[bytes, tuple[int, int]]) -> dict[bytes, bytes]:
+        """Lay the blocks one behind the other, straight from the buffer; their places by their digests."""
+        pieces: list[tuple[int, int]] = []
+        for start, end in fresh.values():
+            if pieces and pieces[-1][1] == start:
+                pieces[-1] = pieces[-1][0], end
+            else:
+                pieces.append((start, end))
+        first, last = pieces[-1]
+        buffer[last : container.aligned(last)] = bytes(container.aligned(last) - last)
+        pieces[-1] = first, container.aligned(last)
+        offset = self._allocate(sum(end - start for start, end in fresh.values()))
+        blockfile.write_all(self._descriptor, [buffer[start:end] for start, end in pieces], offset)
+        places = {}
+        for digest, (start, end) in fresh.items():
+            size = end - start
+            places[digest] = container.encode_place(Block(offset, size, size, Codec.RAW, 0, digest))
+            offset += size
+        return places
+
+    def _allocate(self, size_bytes: int) -> int:
         with self._lock:
             offset = self._end_bytes
-            self._end_bytes += stored
-        blockfile.write_all(self._descriptor, buffer[:stored], offset)
-        return Block(offset, length_bytes, Codec.RAW, digest)
+            self._end_bytes += container.aligned(size_bytes)
+            self._stored_bytes += size_bytes
+        return offset
+
+    def _count(self, *, zero_bytes: int, shared_bytes: int = 0) -> None:
+        with self._lock:
+            self._zero_bytes += zero_bytes
+            self._shared_bytes += shared_bytes

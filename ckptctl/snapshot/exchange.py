@@ -6,8 +6,9 @@ Every byte is compared with its digest on its way: a copy is as sound as what it
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from blake3 import blake3
 from ckptctl import files
 from ckptctl.events import Progress
 from ckptctl.images import blockfile, container
-from ckptctl.images.reader import Reader, require_digest
+from ckptctl.images.container import StoredImage
+from ckptctl.images.reader import Reader, is_hole, require_digest
 from ckptctl.images.writer import Writer
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.services import Services
@@ -118,17 +120,18 @@ def _copy_file(source: Path, target: Path, record: ImageRecord, meter: Meter) ->
     path = target / record.name
     files.make_private_folder(path.parent)
     with path.open("xb") as copy:
-        _read_file(source, record, meter, copy.write)
+        for piece in _pieces_of(source, record, meter):
+            copy.write(piece)
 
 
-def _read_file(source: Path, record: ImageRecord, meter: Meter, on_piece: Callable[[bytes], object]) -> None:
-    """Pass a file on in pieces of one block. Raises SnapshotDamaged once it is known to be another one."""
+def _pieces_of(source: Path, record: ImageRecord, meter: Meter) -> Iterator[bytes]:
+    """A file in pieces of one block. Raises SnapshotDamaged once it is known to be another one."""
     digest = blake3()
     with open(files.open_beneath(source, record.name), "rb") as file:
-        while piece := file.read(container.BLOCK_BYTES):
+        while piece := file.read(container.GROUP_BYTES):
             digest.update(piece)
-            on_piece(piece)
             meter.add(len(piece))
+            yield piece
     if digest.hexdigest() != record.digest:
         raise SnapshotDamaged(
             f"The snapshot in {source.parent} is damaged: images/{record.name} is altered.",
@@ -141,55 +144,34 @@ def _empty_container(source: Path, target: Path, record: ContainerRecord, meter:
         require_digest(reader.index, record.digest)
         for image in reader.index.images:
             with (target / image.name).open("xb") as file:
-                for number, piece in enumerate(reader.pieces(image)):
-                    stored = image.block(number).stored_bytes
+                for piece in _stored_pieces(reader, image, meter):
                     # Zeros take no room here either.
-                    file.write(piece) if stored else file.seek(len(piece), 1)
-                    meter.add(stored)
+                    file.seek(len(piece), os.SEEK_CUR) if is_hole(piece) else file.write(piece)
                 file.truncate(image.size_bytes)
+
+
+def _stored_pieces(reader: Reader, image: StoredImage, meter: Meter) -> Iterator[memoryview]:
+    for piece in reader.pieces(image):
+        yield piece
+        meter.add(0 if is_hole(piece) else len(piece))
 
 
 def _fill_container(
     source: Path, target: Path, found: Images, pages: list[ImageRecord], meter: Meter
 ) -> ContainerRecord:
-    buffer = blockfile.allocate(container.BLOCK_BYTES, populate=False)
+    buffer = blockfile.allocate(container.GROUP_BYTES, populate=False)
     writer = Writer(target / container.FILE_NAME)
     try:
         if found.container is not None:
             with Reader(source / found.container.name) as reader:
                 require_digest(reader.index, found.container.digest)
                 for image in reader.index.images:
-                    add = _Adding(writer, image.name, buffer)
-                    for number, piece in enumerate(reader.pieces(image)):
-                        add.piece(piece)
-                        meter.add(image.block(number).stored_bytes)
-                    add.end()
+                    writer.add_image(image.name, _stored_pieces(reader, image, meter), buffer)
         for record in pages:
-            add = _Adding(writer, record.name, buffer)
-            _read_file(source, record, meter, add.piece)
-            add.end()
+            writer.add_image(record.name, _pieces_of(source, record, meter), buffer)
         sealed = writer.seal()
     finally:
         writer.close()
     return ContainerRecord(
         container.FILE_NAME, sealed.size_bytes, sealed.contents_bytes, sealed.zero_bytes, sealed.digest
     )
-
-
-@dataclass(slots=True)
-class _Adding:
-    """The blocks of one image, one after the other."""
-
-    writer: Writer
-    name: str
-    buffer: memoryview
-    number: int = 0
-
-    def piece(self, piece: bytes | memoryview) -> None:
-        self.buffer[: len(piece)] = piece
-        self.writer.add(self.name, self.number, self.buffer, len(piece))
-        self.number += 1
-
-    def end(self) -> None:
-        if not self.number:
-            self.writer.add(self.name, 0, self.buffer, 0)

@@ -15,7 +15,7 @@ import pytest
 from ckptctl.errors import CkptctlError
 from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.images.capture import LEAST_BUFFERS, Capture
-from ckptctl.images.container import BLOCK_BYTES, FILE_NAME
+from ckptctl.images.container import FILE_NAME, GROUP_BYTES
 from ckptctl.images.protocol import CAPTURE_SOCKET, StreamBroken
 from ckptctl.images.reader import Reader
 from ckptctl.interrupt import Interrupted, Never
@@ -48,7 +48,7 @@ def readable(descriptor: int, timeout_s: float = 0) -> bool:
 def test_images_arrive_as_they_were(make_capture: MakeCapture, folders: Folders) -> None:
     """Several at once: small ones become files, memory goes into the container."""
     small = {"inventory.img": b"inventory", "empty.img": b"", "core-12.img": os.urandom(300_000)}
-    pages = {f"pages-{number}.img": os.urandom(BLOCK_BYTES * number + 4096 * number) for number in range(5)}
+    pages = {f"pages-{number}.img": os.urandom(GROUP_BYTES * number + 4096 * number) for number in range(5)}
     capture = make_capture()
     talker = Talker(capture)
     senders = [threading.Thread(target=talker.send, args=one) for one in {**small}.items()]
@@ -122,7 +122,7 @@ def test_memory_stays_within_its_bound(make_capture: MakeCapture, tmp_path: Path
     with tmpfs(tmp_path / "slow", "size=64m") as folder:
         fifo = folder / FILE_NAME
         capture = make_capture(folder, memory_bytes=0)
-        assert capture.memory_bytes == LEAST_BUFFERS * BLOCK_BYTES
+        assert capture.memory_bytes == LEAST_BUFFERS * GROUP_BYTES
         talker = Talker(capture)
         pipe = talker.announce("pages-1.img")
         os.set_blocking(pipe, False)
@@ -142,14 +142,14 @@ def test_images_that_end_with_a_block(make_capture: MakeCapture, folders: Folder
     """More of them than there are buffers: each gives back all that it took."""
     capture = make_capture()
     talker = Talker(capture)
-    pages = {f"pages-{number}.img": os.urandom(BLOCK_BYTES) for number in range(3 * LEAST_BUFFERS)}
+    pages = {f"pages-{number}.img": os.urandom(GROUP_BYTES) for number in range(3 * LEAST_BUFFERS)}
     for name, contents in pages.items():
         talker.send(name, contents)
     talker.come_to_the_gate()
     assert talker.answer() == b"go\n"
     talker.end()
     capture.finish(Never(), ignore)
-    assert capture.memory_bytes == LEAST_BUFFERS * BLOCK_BYTES
+    assert capture.memory_bytes == LEAST_BUFFERS * GROUP_BYTES
     assert pages_of(folders[0]) == pages
 
 
@@ -162,13 +162,13 @@ def test_more_images_at_once_than_buffers(make_capture: MakeCapture, folders: Fo
     for pipe in pipes:
         os.write(pipe, b"a" * 10_000)
     for pipe in pipes[::-1]:
-        write_and_close(pipe, b"b" * BLOCK_BYTES)
+        write_and_close(pipe, b"b" * GROUP_BYTES)
     talker.come_to_the_gate()
     assert talker.answer() == b"go\n"
     talker.end()
     capture.finish(Never(), ignore)
-    assert capture.memory_bytes <= 2 * LEAST_BUFFERS * BLOCK_BYTES
-    assert pages_of(folders[0]) == dict.fromkeys(names, b"a" * 10000 + b"b" * BLOCK_BYTES)
+    assert capture.memory_bytes <= 2 * LEAST_BUFFERS * GROUP_BYTES
+    assert pages_of(folders[0]) == dict.fromkeys(names, b"a" * 10000 + b"b" * GROUP_BYTES)
 
 
 def test_a_full_disk_ends_it(make_capture: MakeCapture, tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from ckptctl.images import container, reader, unpack
 from ckptctl.images.blockfile import allocate, is_zero
-from ckptctl.images.container import ALIGNMENT, BLOCK_BYTES, FILE_NAME, Codec, ContainerDamaged, Footer
+from ckptctl.images.container import ALIGNMENT, FILE_NAME, GROUP_BYTES, ContainerDamaged, Footer
 from ckptctl.images.reader import Reader
 from ckptctl.images.writer import Sealed
 from support.image_stream import write_container
 
 MakeContainer = Callable[[Mapping[str, bytes]], tuple[Path, Sealed]]
 IMAGES = {
-    "pages-1.img": os.urandom(BLOCK_BYTES) + bytes(BLOCK_BYTES) + os.urandom(3 * ALIGNMENT),
+    "pages-1.img": os.urandom(GROUP_BYTES) + bytes(GROUP_BYTES) + os.urandom(3 * ALIGNMENT),
     "pages-2.img": b"",
     "pages-3.img": os.urandom(ALIGNMENT + 5),
 }
@@ -38,7 +38,7 @@ piece = st.one_of(
     st.integers(0, 3 * ALIGNMENT).map(bytes),
     st.binary(max_size=64),
     st.builds(lambda seed, size: random.Random(seed).randbytes(size), st.integers(), st.integers(0, 2 * ALIGNMENT)),
-    st.sampled_from([bytes(BLOCK_BYTES), b"x" * BLOCK_BYTES]),
+    st.sampled_from([bytes(GROUP_BYTES), b"x" * GROUP_BYTES]),
 )
 
 
@@ -56,10 +56,10 @@ def test_what_goes_in_comes_out(images: dict[str, list[bytes]]) -> None:
 
 
 def test_blocks_of_zeros_take_no_room(make_container: MakeContainer) -> None:
-    path, sealed = make_container({"pages-1.img": bytes(9 * BLOCK_BYTES) + b"x"})
-    assert sealed.zero_bytes == 9 * BLOCK_BYTES
+    path, sealed = make_container({"pages-1.img": bytes(9 * GROUP_BYTES) + b"x"})
+    assert sealed.zero_bytes == 9 * GROUP_BYTES
     assert path.stat().st_size < 4 * ALIGNMENT
-    assert contents_of(path) == {"pages-1.img": bytes(9 * BLOCK_BYTES) + b"x"}
+    assert contents_of(path) == {"pages-1.img": bytes(9 * GROUP_BYTES) + b"x"}
 
 
 @pytest.mark.parametrize("at", [0, 1, 4095, 4096, 5000])
@@ -69,18 +69,6 @@ def test_a_single_bit_is_not_zero(at: int) -> None:
     buffer[at] = 1
     assert is_zero(buffer[:at] if at else buffer[1:])
     assert not is_zero(buffer)
-
-
-def test_random_access(make_container: MakeContainer) -> None:
-    path, _ = make_container(IMAGES)
-    buffer = allocate(BLOCK_BYTES, populate=False)
-    with Reader(path) as found:
-        image = found.index.image("pages-1.img")
-        assert image is not None
-        assert bytes(found.read(image, 2, buffer)) == IMAGES["pages-1.img"][2 * BLOCK_BYTES :]
-        assert image.block(1).codec is Codec.ZERO
-        assert bytes(found.read(image, 0, buffer)) == IMAGES["pages-1.img"][:BLOCK_BYTES]
-        assert found.index.image("pages-9.img") is None
 
 
 def flip(data: bytes, chance: random.Random) -> bytes:

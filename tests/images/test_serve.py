@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.images.container import ALIGNMENT, BLOCK_BYTES, ContainerDamaged
+from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, ContainerDamaged
 from ckptctl.images.protocol import StreamBroken
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed
@@ -18,8 +18,8 @@ from support.waiting import wait_for
 
 MakeContainer = Callable[[Mapping[str, bytes]], tuple[Path, Sealed]]
 PAGES = {
-    "pages-1.img": os.urandom(7 * BLOCK_BYTES + ALIGNMENT),
-    "pages-2.img": bytes(3 * BLOCK_BYTES) + os.urandom(BLOCK_BYTES),
+    "pages-1.img": os.urandom(7 * GROUP_BYTES + ALIGNMENT),
+    "pages-2.img": bytes(3 * GROUP_BYTES) + os.urandom(GROUP_BYTES),
     "pages-3.img": b"",
 }
 
@@ -60,13 +60,13 @@ def test_a_damaged_block_does_not_reach_criu(
 ) -> None:
     path, sealed = make_container(PAGES)
     with path.open("r+b") as file:
-        file.seek(ALIGNMENT + number * BLOCK_BYTES + 17)
+        file.seek(ALIGNMENT + number * GROUP_BYTES + 17)
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 4]))
     with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
         asker = Asker(serving)
-        assert asker.read("pages-1.img") == PAGES["pages-1.img"][: number * BLOCK_BYTES]
+        assert asker.read("pages-1.img") == PAGES["pages-1.img"][: number * GROUP_BYTES]
         # Known before the end of the pipe could be seen.
         assert isinstance(serving.failure, ContainerDamaged)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ckptctl.images.blockfile import allocate
 from ckptctl.images.capture import Capture
-from ckptctl.images.container import BLOCK_BYTES
+from ckptctl.images.container import GROUP_BYTES
 from ckptctl.images.protocol import CAPTURE_SOCKET, SERVE_SOCKET
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed, Writer
@@ -19,14 +19,11 @@ from ckptctl.images.writer import Sealed, Writer
 
 def write_container(path: Path, images: Mapping[str, bytes]) -> Sealed:
     """A container with these images."""
-    buffer = allocate(BLOCK_BYTES, populate=False)
+    buffer = allocate(GROUP_BYTES, populate=False)
     writer = Writer(path)
     try:
         for name, contents in images.items():
-            for number, start in enumerate(range(0, len(contents), BLOCK_BYTES) or [0]):
-                piece = contents[start : start + BLOCK_BYTES]
-                buffer[: len(piece)] = piece
-                writer.add(name, number, buffer, len(piece))
+            writer.add_image(name, [contents], buffer)
         return writer.seal()
     finally:
         writer.close()
