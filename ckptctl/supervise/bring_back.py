@@ -105,7 +105,7 @@ class _Comeback:
         if any(one.place == duty.place and duties.is_attended(one, services.owner) for one in living):
             self._settle(Comeback.RUNS_ALREADY, "runs already")
             return
-        known = supervision.read(duty.folder.supervision)
+        known = supervision.read_if_sound(duty.folder.supervision)
         if known is not None and known.state is RunState.FINISHED:
             self._settle(Comeback.ENDED, "has come to its end meanwhile")
             return
@@ -125,7 +125,7 @@ class _Comeback:
     def is_settled(self) -> bool:
         """Whether it runs, or certainly does not."""
         if self._done is None:
-            known = supervision.read(self._duty.folder.supervision)
+            known = supervision.read_if_sound(self._duty.folder.supervision)
             if known is not None and known.supervisor.since >= self._since:
                 self._judge(known)
             elif self._child is not None and not is_alive(self._child[1]):

@@ -40,7 +40,8 @@ class Claim:
         try:
             self._lock.stat()
         except FileNotFoundError:
-            return True
+            # With the whole store away, unmounted say, nobody has taken over anything.
+            return self._lock.parent.is_dir()
         except OSError:
             return False
         return False
@@ -55,7 +56,7 @@ def claim(
         try:
             ours = held.enter_context(_held(store, run, services, beat_s))
         except Locked as error:
-            if not error.details["out_of_sight"] or not _is_dead(error, run, services, silence_s):
+            if not error.details.get("out_of_sight") or not _is_dead(error, run, services, silence_s):
                 raise
             Path(str(error.details["lock"])).unlink(missing_ok=True)
             ours = held.enter_context(_held(store, run, services, beat_s))

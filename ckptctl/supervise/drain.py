@@ -158,7 +158,7 @@ class _Drain:
 
     def _written(self, duty: Duty) -> Supervision | None:
         """What this very supervisor wrote down; None where it did not get so far."""
-        known = supervision.read(duty.folder.supervision)
+        known = supervision.read_if_sound(duty.folder.supervision)
         if known is None or _identity(known.supervisor) != _identity(duty.supervisor):
             return None
         return known
@@ -175,8 +175,8 @@ def _as_written(known: Supervision | None, newest: str | None) -> tuple[Result, 
     where = f"it goes on from {newest}" if newest else "it begins anew, since there is no snapshot of it"
     if known is None:
         return Result.SAVED, f"stopped before its job ran; {where}"
-    if known.state is RunState.SAVED and known.last is not None:
-        return Result.SAVED, f"saved as {known.last.id}"
+    if known.state is RunState.SAVED and newest is not None:
+        return Result.SAVED, f"saved as {newest}"
     if known.state is RunState.FINISHED:
         return Result.ENDED, "came to its end by itself"
     if known.state in (RunState.DIED, RunState.GONE):

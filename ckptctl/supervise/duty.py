@@ -155,11 +155,11 @@ def refuse_while_drained(host: HostState) -> None:
 def is_needed(run: RunFolder, services: Services) -> bool:
     """Whether somebody has to start the run: it is not looked after, not over, and not refused here.
 
-    Raises DutyDamaged, SupervisionDamaged, FileTrouble.
+    Raises DutyDamaged, FileTrouble.
     """
     if read_drain(services.host_state) is not None:
         return False
-    known = supervision.read(run.supervision)
+    known = supervision.read_if_sound(run.supervision)
     if known is None:
         return True
     return not (known.is_supervised(services.owner) or known.state is RunState.FINISHED or known.given_up)

@@ -32,16 +32,6 @@ class JobExit:
     began_s: float
     ended_s: float
 
-    @property
-    def shell_status(self) -> int:
-        """The exit status as a shell has it: 128 + N for signal N."""
-        return self.status if self.status >= 0 else 128 - self.status
-
-    @property
-    def sentence(self) -> str:
-        """`The job ended with exit status 3.`"""
-        return f"The job ended with {command.describe_status(self.status)}."
-
 
 def read_exit(path: Path) -> JobExit | None:
     """What the keeper wrote to `path`; None where it wrote nothing, or what is there is nothing that it wrote.
@@ -108,7 +98,9 @@ class Watch:
         elif self.keeper_status is None:
             # One that this process has restored is its child, though it did not start it.
             with suppress(ChildProcessError):
-                self.keeper_status = os.waitstatus_to_exitcode(os.waitpid(self.keeper.pid, os.WNOHANG)[1])
+                pid, status = os.waitpid(self.keeper.pid, os.WNOHANG)
+                if pid:  # else a tracer has not let go of it yet
+                    self.keeper_status = os.waitstatus_to_exitcode(status)
         return True
 
     def job_exit(self) -> JobExit | None:

@@ -84,7 +84,9 @@ def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
     A job whose supervisor was killed may have come to its end since, and its keeper has written that down.
     """
     run = care.run
-    if chronicle.state.state in (RunState.RUNNING, RunState.LEFT) and not (find_keeper(run) or chronicle.living):
+    if find_keeper(run) or chronicle.living:
+        return None
+    if chronicle.state.state in (RunState.RUNNING, RunState.LEFT):
         found = read_exit(run.job_exit)
         if found is not None:
             chronicle.say(f"The job of the run {run.name} has ended while nobody looked after it.")

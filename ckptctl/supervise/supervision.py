@@ -167,6 +167,17 @@ def put_aside(path: Path) -> Path:
     return aside
 
 
+def read_if_sound(path: Path) -> Supervision | None:
+    """The record; None too where it cannot be understood, which the next supervisor of the run says and mends.
+
+    Raises files.FileTrouble.
+    """
+    try:
+        return read(path)
+    except SupervisionDamaged:
+        return None
+
+
 def read(path: Path) -> Supervision | None:
     """The record; None where there is none. Raises SupervisionDamaged, files.FileTrouble."""
     try:

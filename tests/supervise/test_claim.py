@@ -108,6 +108,26 @@ def test_whoever_was_taken_for_dead_sees_it(store: Store, run: RunFolder, servic
         assert ours.is_lost()
 
 
+def test_a_store_that_is_away_takes_no_run_away(store: Store, run: RunFolder, services: Services) -> None:
+    """Unmounted beneath the supervisor, say: its job must not be ended for that."""
+    with claim(store, run, services, beat_s=BEAT_S) as ours:
+        away = store.path.rename(store.path.with_name("away"))
+        store.path.mkdir()
+        assert not ours.is_lost()
+        store.path.rmdir()
+        away.rename(store.path)
+        assert not ours.is_lost()
+
+
+def test_a_lock_that_cannot_be_read_is_left_and_named(store: Store, run: RunFolder, services: Services) -> None:
+    make_private_folder(store.locks)
+    damaged = store.locks / "1-0123456789abcdef.json"
+    damaged.write_text("{")
+    with pytest.raises(Locked, match="cannot be read"), claim(store, run, services, silence_s=3600):
+        raise AssertionError("there may be two")
+    assert damaged.exists()
+
+
 def test_signs_of_life_end_with_the_claim(store: Store, run: RunFolder, services: Services) -> None:
     def moved() -> int:
         return run.heartbeat.stat().st_mtime_ns

@@ -86,6 +86,18 @@ def test_two_runs_are_drained_and_brought_back(ckptctl: CommandLine, start: Star
     assert not any((ckptctl.state / "to-bring-back").iterdir())
 
 
+def test_a_damaged_record_of_one_run_holds_up_no_other(ckptctl: CommandLine, start: Start) -> None:
+    trainings = [start("a"), start("b")]
+    for one in trainings:
+        one.wait_for_lines(5)
+    ckptctl("drain").check()
+    (trainings[0].folder.path / "supervision.json").write_text("{")
+    assert results(ckptctl.json("undrain")) == {"a": "back", "b": "back"}
+    for one in trainings:
+        one.wait_gone()
+        assert one.lines() == undisturbed()
+
+
 def test_draining_and_bringing_back_twice_changes_nothing(ckptctl: CommandLine, start: Start) -> None:
     training = start("a")
     training.wait_for_lines(5)
@@ -265,6 +277,10 @@ def test_cron_starts_only_what_is_needed(ckptctl: CommandLine, start: Start) -> 
         ckptctl("run", "--if-needed", "--run", "bad", "--", "sh", "-c", "echo once; exit 1").check(status)
     assert from_cron("bad", "sh", "-c", "echo once; exit 1") == ""
     assert lines(ckptctl.store / "runs" / "bad" / "output" / "stdout.log") == ["once"] * 3
+    # Whoever cannot read how it stands starts it: it says what is wrong, and mends it.
+    (ckptctl.store / "runs" / "bad" / "supervision.json").write_text("{")
+    ended = ckptctl("run", "--if-needed", "--run", "bad", "--", "sh", "-c", "exit 1").check(1)
+    assert "is kept as supervision.json.damaged" in ended.stderr
 
 
 def sys_ckptctl() -> str:

@@ -148,7 +148,7 @@ def test_an_orphan_that_ends_by_itself_gets_no_signal(start_kept: KeptJobs) -> N
 
 def test_an_orphan_that_ignores_sigterm_is_killed_with_its_own_children(start_kept: KeptJobs) -> None:
     kept = start_kept("bash", "-c", "(trap '' TERM; sleep 1000 & sleep 1000; sleep 1000) & exit 7", linger_s=0.5)
-    assert kept.wait_exit().shell_status == 7
+    assert kept.wait_exit().status == 7
     assert kept.launched.watch.wait(30)
     assert kept.processes() == []
 

@@ -98,6 +98,17 @@ def test_what_was_finished_is_not_run_again(supervise: Supervised) -> None:
     assert supervise.log() == log + log
 
 
+def test_what_was_finished_and_brought_back_by_hand_is_looked_after(
+    supervise: Supervised, ckptctl: CommandLine
+) -> None:
+    job = trains(200, 0.05)
+    supervise("--every", "20steps", job=job).check(0)
+    ckptctl("restore", f"gpt/{supervise.snapshots[0]}").check()
+    second = supervise(job=job).check(0)
+    assert "still runs" in second.said
+    assert supervise.log() == log_of(200)
+
+
 def test_a_new_course_does_not_go_back_to_the_former_one(supervise: Supervised) -> None:
     supervise("--every", "5steps", job=trains(15, 0.05)).check(0)
     second = supervise("--no-resume", job=trains(60, 0.05))
