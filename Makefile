@@ -24,11 +24,13 @@ lint: setup-dev ## linters alone
 	@$(pytest) tests/lint $(pytest_options)
 
 .PHONY: bench
-bench: setup criu ## what dumps, `run`, check, ps, report() and starting ckptctl cost, half an hour (root)
+bench: setup criu ## what dumps, restores, `run`, check, ps, report() and starting ckptctl cost, two hours (root)
 	@.venv/bin/python bench/startup.py
 	@.venv/bin/python bench/report.py
 	@.venv/bin/python bench/check.py
 	@.venv/bin/python bench/dump.py
+	@.venv/bin/python bench/dump.py --contents floats --only durable,pause --sizes 512MiB,1GiB,2GiB,4GiB,8GiB
+	@.venv/bin/python bench/restore.py
 	@.venv/bin/python bench/overhead.py
 
 .PHONY: docs

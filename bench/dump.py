@@ -1,216 +1,166 @@
-"""What `ckptctl dump --leave-running` costs beside plain `criu dump --leave-running` made durable, in turn.
+"""What saving a job that runs on costs, in several ways: plain `criu dump` made durable, and ckptctl's, in turn.
 
-usage: dump.py [--sizes 256MiB,1GiB,2GiB] [--rounds 5] [--images stream,directory] [--folder DIR] [--json FILE]
+usage: dump.py [--sizes 256MiB,1GiB,2GiB,4GiB] [--contents floats,training,frozen,zeros] [--only WAY,...] [--rounds 5]
+               [--folder DIR] [--json FILE]
 
-Needs root. Each round dumps one and the same process with all of them, in changing order, to the same disk, and
-nothing is left out. Durable time is from the start of the command until all is fsynced, and beside it from the freeze;
-the pause is the longest time for which the process stood still, as it noticed itself. Ratios are medians of the ratios
-within the rounds.
+Needs root. Each round saves one and the same process in all ways, to the same disk, in an order that changes from round
+to round, and nothing is left out. Ratios are those to plain CRIU, medians of the ratios within the rounds.
+
+Durable is from the start of the command until all is fsynced; from freeze leaves out what ckptctl does before, while
+the job runs; the pause is the longest time for which the process stood still, as it noticed itself; written is what
+came to the disk. Through three sizes and more a line is laid (least squares): what a dump costs at all, and for a GiB.
 """
 
 from __future__ import annotations
 
 import argparse
-import array
 import itertools
 import json
 import os
-import re
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from figures import line, median, median_ratio
+from jobs import CONTENTS, Job, holding, possible
+from ways import DIRECT, EXPLAINED, PLAIN, SECOND, Way, bytes_on_disk, inodes, offered, ways
+
 from ckptctl.units import format_size, parse_size
 
-_HERE = Path(__file__).parent
-_CKPTCTL = Path(sys.executable).with_name("ckptctl")
 # CRIU lets a process run on before it is done; the gap is over when the process has beaten again.
 _SETTLE_S = 0.05
-_HEADER = """\
-                      durable                                           pause
-   memory  images         criu   ckptctl  ratio  from freeze  ratio      criu   ckptctl  ratio"""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A running holder.py."""
-
-    pid: int
-    heartbeats: int  # an address in its memory
-
-    def longest_pause_s(self, since_ns: int) -> float:
-        """The longest time between two heartbeats of which the later one came after `since_ns`."""
-        with open(f"/proc/{self.pid}/mem", "rb") as file:
-            file.seek(self.heartbeats)
-            count = int.from_bytes(file.read(8), "little")
-            times = array.array("Q")
-            times.frombytes(file.read(8 * count))
-        return max(later - earlier for earlier, later in itertools.pairwise(times) if later > since_ns) / 1e9
+# What is of interest where nothing is asked for.
+_USUAL = {
+    "floats": ("durable", "pause", "directory", "tmpfs", "tar-zstd", DIRECT),
+    "training": ("durable", "pause", SECOND, "fast", "auto", "better"),
+    "frozen": ("durable", SECOND),
+    "zeros": ("durable", "pause", "fast"),
+}
+_HEADER = f"""\
+{"":10}{"durable":>16}{"from freeze":>16}{"pause":>16}{"written":>18}{"peak memory":>13}
+{"":10}{"s    ratio":>16}{"s    ratio":>16}{"s    ratio":>16}{"ratio":>18}"""
 
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """One measured dump.
+    """One measured dump. `from_freeze_s` is the whole time for plain CRIU, which does next to nothing before."""
 
-    `from_freeze_s` leaves out what comes before the freeze: start-up and the look at the job. CRIU by itself has next
-    to nothing of that, so there it is the whole time.
-    """
-
-    durable_s: float
-    pause_s: float
-    from_freeze_s: float
-    written_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The same process dumped by both; `images` is what ckptctl was told to make of its memory."""
-
+    contents: str
     size_bytes: int
-    images: str
-    plain: Dump
-    ckptctl: Dump
+    way: str
+    durable_s: float
+    from_freeze_s: float
+    pause_s: float
+    written_bytes: int
+    peak_bytes: int
 
 
-@contextmanager
-def holding(size_bytes: int, folder: Path) -> Iterator[Holder]:
-    """A process with `size_bytes` of memory, killed at the end of the block."""
-    output = folder / "holder.log"
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, _HERE / "holder.py", str(size_bytes)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        while (ready := re.search(r"^ready (\d+)\n", output.read_text())) is None:
-            if process.poll() is not None:
-                sys.exit(f"bench: the process to dump ended: {output.read_text()}")
-            time.sleep(0.05)
-        yield Holder(process.pid, int(ready[1]))
-    finally:
-        process.kill()
-        process.wait()
+# The dumps of one round, by way.
+Round = dict[str, Dump]
 
 
-def dump_plainly(criu: Path, holder: Holder, target: Path) -> None:
-    """`criu dump`, then fsync of every file and of the folder."""
-    target.mkdir()
-    run([criu, "dump", "--leave-running", "--tree", str(holder.pid), "--images-dir", target, "--log-file", "dump.log"])
-    for path in [*target.iterdir(), target]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def dump_with_ckptctl(holder: Holder, images: str, target: Path) -> str:
-    """`ckptctl dump`, which returns when all is durable; its JSON report."""
-    words = ["--pid", str(holder.pid), "--leave-running", "--images", images, "--json"]
-    return run([_CKPTCTL, "dump", "--to", target, *words])
-
-
-def measure(program: Path | str, holder: Holder, target: Path) -> Dump:
-    """One dump by plain CRIU (its path), or by ckptctl (a form of images); the images are removed afterwards."""
+def measure(way: Way, job: Job, target: Path) -> tuple[float, float, float, int, int]:
+    """One dump, as the figures of Dump; what it left is removed."""
+    way.prepare(job, target)
+    before = inodes(target)
     os.sync()  # what earlier dumps left in memory must not be written in our time
     began_ns = time.monotonic_ns()
-    if isinstance(program, Path):
-        dump_plainly(program, holder, target)
-        report = None
-    else:
-        report = dump_with_ckptctl(holder, program, target)
+    told = way.save(job, target)
     durable_s = (time.monotonic_ns() - began_ns) / 1e9
     time.sleep(_SETTLE_S)
-    written = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    written = bytes_on_disk(target, before)
     shutil.rmtree(target)
-    from_freeze_s = durable_s if report is None else seconds_from_freeze(report)
-    return Dump(durable_s, holder.longest_pause_s(began_ns), from_freeze_s, written)
+    return durable_s, durable_s - told.before_freeze_s, job.longest_pause_s(began_ns), written, told.peak_bytes
 
 
-def seconds_from_freeze(report: str) -> float:
-    """The time from the freeze to durable in a report of ckptctl."""
-    timings = {each["name"]: float(each["seconds"]) for each in json.loads(report)["result"]["timings"]}
-    return sum(timings[name] for name in ("freeze", "describe", "commit"))
-
-
-def run(words: Sequence[str | Path]) -> str:
-    """Standard output of a command that must succeed."""
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"bench: {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def find_criu() -> Path:
-    """The CRIU that ckptctl takes too."""
-    said = run([_HERE.parent / "scripts" / "install-criu", "--check"])
-    found = re.search(r" is ready: (.*) \(from ", said)
-    return Path(found[1]) if found else sys.exit("bench: no CRIU")
-
-
-def rounds_of(size_bytes: int, count: int, programs: Sequence[Path | str], folder: Path) -> Iterator[Round]:
-    """Dump one process `count` times with each, the first of which is CRIU, in the reverse order every second time."""
-    criu, *forms = programs
-    with holding(size_bytes, folder) as holder:
+def rounds_of(contents: str, size_bytes: int, count: int, chosen: Sequence[Way], folder: Path) -> Iterator[Round]:
+    """Save one process `count` times in each way; which comes first changes, and so does the direction."""
+    with holding(contents, size_bytes, folder) as job:
         for number in range(count):
-            order = programs if number % 2 == 0 else programs[::-1]
-            taken = {program: measure(program, holder, folder / "snapshot") for program in order}
-            yield from (Round(size_bytes, str(form), taken[criu], taken[form]) for form in forms)
+            start = number % len(chosen)
+            order = [*chosen[start:], *chosen[:start]]
+            taken = {}
+            for way in order if number % 2 == 0 else order[::-1]:
+                taken[way.name] = Dump(contents, size_bytes, way.name, *measure(way, job, folder / "snapshot"))
+            yield taken
 
 
-def row(rounds: Sequence[Round]) -> str:
-    """The medians of the rounds of one size."""
+def row(way: str, rounds: Sequence[Round]) -> str:
+    """The medians of one way."""
+    durable, freeze, pause, written = (
+        (
+            median(getattr(each[way], figure) for each in rounds),
+            median_ratio((getattr(each[way], figure), getattr(each[PLAIN], figure)) for each in rounds),
+        )
+        for figure in ("durable_s", "from_freeze_s", "pause_s", "written_bytes")
+    )
+    times = "".join(f"{seconds:9.3f}{ratio:7.3f}" for seconds, ratio in (durable, freeze, pause))
+    peak = format_size(round(median(each[way].peak_bytes for each in rounds)))
+    return f"{way:10}{times}{format_size(round(written[0])):>11}{written[1]:7.3f}{peak:>13}"
 
-    def middle(value: Callable[[Round], float]) -> float:
-        return statistics.median(value(each) for each in rounds)
 
-    cells = [
-        f"{format_size(rounds[0].size_bytes):>9}",
-        f"{rounds[0].images:9}",
-        f"{middle(lambda each: each.plain.durable_s):8.3f}",
-        f"{middle(lambda each: each.ckptctl.durable_s):8.3f}",
-        f"{middle(lambda each: each.ckptctl.durable_s / each.plain.durable_s):5.3f}",
-        f"{middle(lambda each: each.ckptctl.from_freeze_s):11.3f}",
-        f"{middle(lambda each: each.ckptctl.from_freeze_s / each.plain.from_freeze_s):5.3f}",
-        f"{middle(lambda each: each.plain.pause_s):8.3f}",
-        f"{middle(lambda each: each.ckptctl.pause_s):8.3f}",
-        f"{middle(lambda each: each.ckptctl.pause_s / each.plain.pause_s):5.3f}",
-    ]
-    return "  ".join(cells)
+def lines(way: str, rounds: Sequence[Round]) -> str:
+    """What a dump costs at all and for a GiB."""
+    found = []
+    for figure in ("durable_s", "from_freeze_s", "pause_s"):
+        at_all_s, each_gib_s = line(
+            (size / (1 << 30), median(getattr(one[way], figure) for one in rounds if one[way].size_bytes == size))
+            for size in {one[way].size_bytes for one in rounds}
+        )
+        found.append(f"{at_all_s:7.3f} + {each_gib_s:.3f}")
+    return f"{way:10}{''.join(f'{one:>20}' for one in found)}"
+
+
+def report(contents: str, sizes: Sequence[int], count: int, chosen: Sequence[Way], folder: Path) -> list[Round]:
+    """Measure and print one kind of memory, in several sizes."""
+    taken: list[Round] = []
+    for size_bytes in sizes:
+        rounds = list(rounds_of(contents, size_bytes, count, chosen, folder))
+        print(f"{contents}, {format_size(size_bytes)}\n{_HEADER}")
+        print("\n".join(row(way.name, rounds) for way in chosen), end="\n\n", flush=True)
+        taken += rounds
+    if len(sizes) >= 3:
+        head = "".join(f"{name:>20}" for name in ("durable", "from freeze", "pause"))
+        print(f"{contents}, seconds at all + for each GiB\n{'':10}{head}")
+        print("\n".join(lines(way.name, taken) for way in chosen), end="\n\n", flush=True)
+    return taken
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="ckptctl dump beside plain criu dump made durable")
-    parser.add_argument("--sizes", default="256MiB,1GiB,2GiB")
+    parser = argparse.ArgumentParser(description="what saving a job costs, in several ways")
+    parser.add_argument("--sizes", default="256MiB,1GiB,2GiB,4GiB")
+    parser.add_argument("--contents", default=",".join(CONTENTS), help="what is in the memory")
+    parser.add_argument("--only", metavar="WAY,...", help=f"beside plain CRIU; there are {', '.join(EXPLAINED)}")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", default="stream,directory", help="what ckptctl is told to make of the memory")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where to dump to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement there too")
     wanted = parser.parse_args()
-    programs: list[Path | str] = [find_criu(), *wanted.images.split(",")]
-    print(f"\nDumps of a process that runs on, median of {wanted.rounds} rounds, seconds\n")
-    print(_HEADER)
+    sizes = [parse_size(size) for size in wanted.sizes.split(",")]
+    print(f"\nDumps of a process that runs on, median of {wanted.rounds} rounds\n")
+    usual = dict.fromkeys(itertools.chain.from_iterable(_USUAL.values()))
+    offered_here = offered(wanted.only.split(",") if wanted.only else list(usual))
+    named = {
+        contents: [name for name in offered_here if wanted.only or name in _USUAL[contents]]
+        for contents in filter(possible, wanted.contents.split(","))
+    }
+    for name in (PLAIN, *offered_here):
+        print(f"{name:12}{EXPLAINED[name]}")
+    print(flush=True)
     taken: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-", dir=wanted.folder) as name:
         folder = Path(name)
         os.environ["CKPTCTL_STATE"] = str(folder / "state")
-        list(rounds_of(16 << 20, 1, programs, folder))  # so that no program is read from the disk for the first time
-        for size in wanted.sizes.split(","):
-            rounds = list(rounds_of(parse_size(size), wanted.rounds, programs, folder))
-            for form in programs[1:]:
-                print(row([each for each in rounds if each.images == form]), flush=True)
-            taken += rounds
+        for contents, names in named.items():
+            chosen = ways([PLAIN, *names])
+            # So that no program is read from the disk for the first time.
+            list(rounds_of("floats", 16 << 20, 1, chosen, folder))
+            taken += report(contents, sizes, wanted.rounds, chosen, folder)
     if wanted.json:
-        wanted.json.write_text(json.dumps([asdict(each) for each in taken], indent=2) + "\n")
+        wanted.json.write_text(json.dumps([[asdict(each) for each in one.values()] for one in taken], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,20 +23,40 @@ def test_the_demo_ends_with_equal_logs_and_leaves_nothing() -> None:
 
 
 @pytest.mark.requires_criu
-def test_the_benchmark_measures_both(tmp_path: Path) -> None:
-    words: list[str | Path] = [
-        sys.executable,
-        ROOT / "bench" / "dump.py",
-        "--sizes=16MiB",
-        "--rounds=2",
-        f"--folder={tmp_path}",
+def test_the_benchmark_measures_every_way_to_save(tmp_path: Path) -> None:
+    rows = measured(
+        tmp_path, "dump.py", "--sizes=4MiB,8MiB,16MiB", "--contents=zeros", "--only=durable,second,tar-zstd"
+    )
+    assert [row["way"] for row in rows] == 3 * ["plain", "durable", "second", "tar-zstd"]
+    assert all(row[figure] > 0 for row in rows for figure in ("durable_s", "pause_s", "written_bytes", "peak_bytes"))
+    plain, durable, *_ = rows[-4:]
+    assert durable["from_freeze_s"] < durable["durable_s"]
+    assert plain["from_freeze_s"] == plain["durable_s"]
+    assert durable["written_bytes"] < plain["written_bytes"]  # zeros cost nothing
+
+
+@pytest.mark.requires_criu
+def test_the_benchmark_measures_restores(tmp_path: Path) -> None:
+    rows = measured(tmp_path, "restore.py", "--sizes=8MiB", "--contents=floats", "--only=durable")
+    assert [(row["way"], row["cache"]) for row in rows] == [
+        ("plain", "cold"),
+        ("durable", "cold"),
+        ("plain", "warm"),
+        ("durable", "warm"),
     ]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert all(0 < row["from_criu_s"] <= row["seconds"] for row in rows)
+
+
+def measured(folder: Path, program: str, *words: str) -> list[dict[str, Any]]:
+    """The single measurements of one round; nothing else is left."""
+    found = folder / "found.json"
+    command: list[str | Path] = [sys.executable, ROOT / "bench" / program, "--rounds=1", *words]
+    done = subprocess.run(
+        [*command, f"--folder={folder}", f"--json={found}"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    row = done.stdout.splitlines()[-1].split()
-    assert row[:2] == ["16.0", "MiB"]
-    assert all(float(cell) > 0 for cell in row[2:])
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == [found]
+    return [row for one in json.loads(found.read_text()) for row in one]
 
 
 @pytest.mark.requires_criu
