@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from typing import Final
 
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Notice
+from ckptctl.files import NoSpace, free_bytes
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule.history import History
 from ckptctl.schedule.kept import kept, recalled
 from ckptctl.snapshot.dump_request import DumpReport
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.space import REMEDY
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import supervision
@@ -24,6 +25,7 @@ from ckptctl.supervise.plan import Care
 from ckptctl.supervise.prometheus import RunFacts
 from ckptctl.supervise.snapshots import Order, paused_s
 from ckptctl.supervise.supervision import Alert, Death, JobRecord, RunState, Sample, Saved, Supervision
+from ckptctl.units import format_size
 
 _WRITE_EVERY_S: Final = 5.0
 
@@ -50,6 +52,7 @@ class Chronicle:
         self._services = services
         self._written_s = -math.inf
         self._cannot_write = False
+        self._disk_is_low = False
         self._next_due_s: float | None = None
         self._report: DumpReport | None = None
         earlier = self._earlier()
@@ -130,12 +133,27 @@ class Chronicle:
         self._change(last=last, snapshots_count=self.state.snapshots_count + 1, next_due="")
         self._written_s = -math.inf  # the next look knows when the next one is due
 
-    def failed(self, error: CkptctlError, *, event: NotifyEvent | None = NotifyEvent.FAILURE) -> None:
-        """A snapshot failed, or what belongs to it."""
+    def failed(self, error: CkptctlError) -> None:
+        """A snapshot failed."""
         hint = f" {error.hint}" if error.hint else ""
         outcome = f" {error.outcome}" if error.outcome else ""
         self.state = dataclasses.replace(self.state, failures_count=self.state.failures_count + 1)
-        self.alert(error.code, f"{error.message}{outcome}{hint}", event)
+        self.alert(error.code, f"{error.message}{outcome}{hint}", NotifyEvent.FAILURE)
+        if isinstance(error, NoSpace) and not self._disk_is_low:
+            self._disk_is_low = True
+            self.tell(NotifyEvent.DISK_LOW, f"There is no room for snapshots. {error.message}{hint}")
+
+    def needs(self, size_bytes: int) -> None:
+        """Snapshots take so much now. That there is no room for another one is told once, until there is room again."""
+        left_bytes = _free_bytes(self._care)
+        if left_bytes is None:
+            return
+        is_low = left_bytes < size_bytes
+        if is_low and not self._disk_is_low:
+            left = f"it took {format_size(size_bytes)}, and {self._care.store.path} has {format_size(left_bytes)} left"
+            text = f"There is no room for another snapshot like the last one: {left}. {REMEDY}"
+            self.alert("W_DISK_LOW", text, NotifyEvent.DISK_LOW)
+        self._disk_is_low = is_low
 
     def alert(self, code: str, text: str, event: NotifyEvent | None = None) -> None:
         """Something that a person should know of."""
@@ -232,7 +250,6 @@ class Chronicle:
 
 def _free_bytes(care: Care) -> int | None:
     try:
-        disk = os.statvfs(care.store.path)
+        return free_bytes(care.store.path)
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize

@@ -24,6 +24,14 @@ class Reaction(Enum):
     STOP = "stop"
     DUMP_AND_STOP = "dump-and-stop"
 
+    @property
+    def ends_the_job(self) -> bool:
+        return self in (Reaction.STOP, Reaction.DUMP_AND_STOP)
+
+    @property
+    def ends_the_supervision(self) -> bool:
+        return self.ends_the_job or self is Reaction.LEAVE
+
 
 DEFAULT: Final[Mapping[signal.Signals, Reaction]] = {
     signal.SIGTERM: Reaction.DUMP_AND_STOP,
@@ -83,7 +91,7 @@ class AskedToStop:
     def check(self) -> None:
         """Raise Terminated if such a signal has come in."""
         for number in self._signals.received():
-            if self._reactions[number] in (Reaction.STOP, Reaction.DUMP_AND_STOP, Reaction.LEAVE):
+            if self._reactions[number].ends_the_supervision:
                 raise Terminated(f"Stopped by {number.name}.", hint="Run the same command again.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,8 +22,9 @@ from ckptctl.store import manifest_json
 from ckptctl.store.layout import Store
 from ckptctl.store.manifest import Progress
 from ckptctl.store.retention import Retention
-from ckptctl.supervise.hooks import HookEvent, HookFacts, Hooks
+from ckptctl.supervise.hooks import HookEvent, HookFacts, HookOutcome, HookResult, Hooks
 from ckptctl.supervise.job import ended_inside, has_ended_in
+from ckptctl.supervise.limited import never
 
 # Another ckptctl that works on the job or in its run, to forget snapshots say, is waited for this long at the least.
 _PATIENCE_S: Final = 10.0
@@ -32,13 +34,14 @@ _PATIENCE_S: Final = 10.0
 class Order:
     """A snapshot that is to be taken. `last`: the job ends with it, and no hook may prevent it.
 
-    `limit_s` is the time left for hooks, None where there is no hurry.
+    `limit_s` is the time left for hooks, None where there is no hurry; they are ended when `give_up` says so.
     """
 
     reason: str
     progress: Progress
     last: bool = False
     limit_s: float | None = None
+    give_up: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,12 @@ class Prevented(CkptctlError):
     """The hook that runs before a snapshot has failed, so none was taken."""
 
     code = "E_HOOK_PREVENTED"
+
+
+class GaveWay(CkptctlError):
+    """The hook that runs before a snapshot was ended because the job is to end, so none was taken."""
+
+    code = "E_HOOK_GAVE_WAY"
 
 
 def paused_s(report: DumpReport) -> float:
@@ -98,14 +107,17 @@ class Snapshots:
     def take(self, root: ProcessId, order: Order) -> DumpReport:
         """Save the tree; it goes on, or ends if it is the last. The hooks run around it.
 
-        Raises Prevented, EndedInside and what snapshot.dump.dump raises: the job then runs on, unless it is a JobLost.
+        Raises Prevented, GaveWay, EndedInside and what snapshot.dump.dump raises: the job then runs on, unless it is a
+        JobLost.
         """
         from ckptctl.snapshot.dump import dump
 
         facts = HookFacts(run=self._run, pid=root.pid, reason=order.reason, step=order.progress.step, last=order.last)
-        before = self._run_hook(HookEvent.BEFORE, facts, order.limit_s)
-        if before is not None and not order.last:
-            raise Prevented(before, hint="Mend the hook; the next snapshot is tried when it is due.")
+        before = self._run_hook(HookEvent.BEFORE, facts, order)
+        if before.prevents_snapshot:
+            if before.outcome is HookOutcome.GIVEN_UP:
+                raise GaveWay(before.words, hint="The job is saved as it ends.")
+            raise Prevented(before.words, hint="Mend the hook; the next snapshot is tried when it is due.")
         request = DumpRequest(
             pid=root.pid,
             target=StoreTarget(self._store, self._run),
@@ -122,10 +134,10 @@ class Snapshots:
             self._require_alive_inside(report)
         except CkptctlError as error:
             facts = dataclasses.replace(facts, error_code=error.code, error=error.message)
-            self._run_hook(HookEvent.FAILURE, facts, order.limit_s)
+            self._run_hook(HookEvent.FAILURE, facts, order)
             raise
         facts = dataclasses.replace(facts, snapshot=report.folder, snapshot_id=report.id)
-        self._run_hook(HookEvent.AFTER, facts, order.limit_s)
+        self._run_hook(HookEvent.AFTER, facts, order)
         return report
 
     def _require_alive_inside(self, report: DumpReport) -> None:
@@ -149,10 +161,9 @@ class Snapshots:
             self._services, machine=machine, interrupt=Never(), reporter=self._reporter, lock_wait_s=wait_s
         )
 
-    def _run_hook(self, event: HookEvent, facts: HookFacts, limit_s: float | None) -> str | None:
-        """What went wrong with the hook; None where nothing did."""
-        result = self._hooks.run(event, facts, limit_s=limit_s)
-        if result.ok:
-            return None
-        self._services.reporter.report(Caution(result.words, "W_HOOK"))
-        return result.words
+    def _run_hook(self, event: HookEvent, facts: HookFacts, order: Order) -> HookResult:
+        """Run the hook of this event; what goes wrong with it is said."""
+        result = self._hooks.run(event, facts, limit_s=order.limit_s, give_up=order.give_up)
+        if not result.ok:
+            self._services.reporter.report(Caution(result.words, "W_HOOK"))
+        return result

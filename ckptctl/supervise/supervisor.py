@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,7 +30,7 @@ from ckptctl.supervise.notices.notice import Notice as Warned
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.reactions import Reaction, Signals
-from ckptctl.supervise.snapshots import Order, Prevented, Snapshots, paused_s
+from ckptctl.supervise.snapshots import GaveWay, Order, Prevented, Snapshots, paused_s
 from ckptctl.supervise.supervision import RunState
 from ckptctl.units import format_duration
 
@@ -100,8 +100,8 @@ class Supervisor:
                 self._look(job)
                 self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         ending = self._ended_by_itself(job)
-        asked = {self._care.reactions[number] for number in self._signals.received()}
-        return self._as_asked(ending) if asked & {Reaction.STOP, Reaction.DUMP_AND_STOP} else ending
+        asked = any(reaction.ends_the_job for reaction in self._asked_for())
+        return self._as_asked(ending) if asked else ending
 
     # What is due.
 
@@ -119,7 +119,7 @@ class Supervisor:
         self._sample(now_s)
         if decision.due:
             self._requested = None
-            self._take(job, Order(decision.note, observation.progress))
+            self._take(job, Order(decision.note, observation.progress, give_up=self._is_over))
 
     def _is_asked_by_file(self) -> bool:
         """Whether somebody has created the file that asks for a snapshot; it is taken away."""
@@ -154,6 +154,8 @@ class Supervisor:
         began_s = time.monotonic()
         try:
             report = self._snapshots.take(job.root, order)
+        except GaveWay as error:
+            return error  # what was more urgent is looked at next
         except CkptctlError as error:
             if job.ended(_ENDING_S):
                 return error  # it came to its end meanwhile, which is looked at next
@@ -173,6 +175,7 @@ class Supervisor:
         stood = format_duration(paused_s(report))
         self._chronicle.say(f"Snapshot {report.id}{at} ({order.reason}). The job stood still for {stood}.")
         self._retain()
+        self._chronicle.needs(report.image_bytes)
         return None
 
     def _mend(self) -> None:
@@ -195,8 +198,8 @@ class Supervisor:
         number = self._signals.take()
         if number is not None:
             return self._react_to(number, job)
-        notice = self._care.around.notices.latest()
-        if notice is None or notice == self._noticed or not self._is_time_for(notice):
+        notice = self._pressing()
+        if notice is None:
             return None
         self._noticed = notice
         left_s = notice.seconds_left(self._services.now().timestamp())
@@ -227,6 +230,21 @@ class Supervisor:
             self._chronicle.say(text, NotifyEvent.PREEMPTED)
             return self._save_and_stop(job, number.name, self._care.grace_s)
         return None
+
+    def _asked_for(self) -> Iterator[Reaction]:
+        """What the signals ask for that nobody has reacted to yet."""
+        return (self._care.reactions[number] for number in self._signals.received())
+
+    def _is_over(self) -> bool:
+        """Whether the job or its supervision is about to end, so that no hook of another snapshot is waited for."""
+        notice = self._pressing()
+        ending = notice is not None and notice.kind.ends_the_job
+        return ending or any(reaction.ends_the_supervision for reaction in self._asked_for())
+
+    def _pressing(self) -> Warned | None:
+        """The notice to act on now; None where there is none, or only one that was acted on."""
+        notice = self._care.around.notices.latest()
+        return None if notice is None or notice == self._noticed or not self._is_time_for(notice) else notice
 
     def _is_time_for(self, notice: Warned) -> bool:
         """Whether to act on a notice now: one of maintenance may come days before."""

@@ -12,6 +12,7 @@ from support import CommandLine, wait_for
 from support.jobs import state
 from support.supervised import Supervised, log_of, trains
 from support.tmpfs import fill, tmpfs
+from support.waiting import lines
 
 pytestmark = pytest.mark.requires_criu
 
@@ -119,10 +120,13 @@ def test_a_full_disk_ends_no_supervision(supervise: Supervised, ckptctl: Command
 
 def test_snapshots_that_do_not_fit_are_told_and_the_job_goes_on(supervise: Supervised, ckptctl: CommandLine) -> None:
     with tmpfs(ckptctl.store, "size=84m"):
-        ran = supervise("--every", "5steps", job=JOB)
+        told = supervise.folder / "told"
+        tell = f"command:sh -c 'echo $CKPTCTL_EVENT >>{told}'"
+        ran = supervise("--every", "5steps", "--notify", tell, "--notify-on", "disk-low", job=JOB)
         ran.wait_said("The snapshot needs about")
         ran.check(0)
         assert supervise.log() == log_of(60)
+        assert lines(told) == ["disk-low"]
         assert 1 <= len(supervise.snapshots) <= 6
         assert any(alert.code == "E_NO_SPACE" for alert in supervise.record.alerts)
 

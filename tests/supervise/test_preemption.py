@@ -110,6 +110,19 @@ def test_more_signals_do_not_cut_off_the_last_snapshot(supervise: Supervised) ->
     assert supervise.log() == log_of(STEPS)
 
 
+def test_a_hook_of_another_snapshot_does_not_hold_up_the_last(supervise: Supervised) -> None:
+    hook = """sh -c 'echo began; test -n "$CKPTCTL_LAST" || sleep 1000'"""
+    first = supervise("--first-after", "100ms", "--hook-before", hook, "--hook-timeout", "1h", job=JOB)
+    wait_for(lambda: supervise.run.hooks_log.exists() and "\nbegan" in supervise.run.hooks_log.read_text(), 30, "it")
+    first.signal(signal.SIGTERM)
+    first.check(75)
+    assert "was ended, because something more urgent came" in first.said
+    assert len(supervise.snapshots) == 1
+    assert supervise.record.failures_count == 0
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(STEPS)
+
+
 def test_a_job_without_a_snapshot_is_not_ended_if_it_cannot_be_saved(supervise: Supervised) -> None:
     first = supervise("--criu-option", "--no-such-option", job=JOB)
     supervise.wait_step(5)
