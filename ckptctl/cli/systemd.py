@@ -21,7 +21,7 @@ from ckptctl.cli.unattended import JobOptions, PlaceOptions, Typed
 from ckptctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from ckptctl.supervise.unit_install import Manager
+    from ckptctl.host.service import Manager
 
 STATUSES: Final = (
     "Exit status: 0 done; 1 systemctl failed; 2 usage; 4 there are no units of this run; 10 a file cannot be written, "
@@ -72,7 +72,7 @@ def systemd(
     and this command in this folder. With options that say which snapshots are kept, timers do the same to old
     snapshots each day, and verify every byte each week.
     """
-    from ckptctl.supervise.unit_install import running_manager
+    from ckptctl.host.service import running_manager
 
     of_user = os.geteuid() != 0 if user is None else user
     folder = to.absolute() if to else _folder(of_user=of_user)
@@ -115,7 +115,9 @@ def _install(typed: Typed, folder: Path, manager: Manager | None, manner: Manner
 
 
 def _next(names: tuple[str, ...], manager: Manager | None, *, of_user: bool) -> list[str]:
-    systemctl = "systemctl --user" if of_user else "systemctl"
+    from ckptctl.host.service import Manager
+
+    systemctl = shlex.join(Manager(of_user).words)
     steps = [] if manager else [f"{systemctl} daemon-reload"]
     steps.append(f"{systemctl} enable --now {shlex.join(names)}")
     # Without it the user's systemd, and all that it started, ends with the last session.

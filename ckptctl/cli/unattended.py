@@ -16,7 +16,7 @@ from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import words_of
 from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
-from ckptctl.cli.options import parse_files
+from ckptctl.cli.options import StoreOpt, parse_files
 from ckptctl.cli.umask import of_caller
 from ckptctl.errors import UsageError
 from ckptctl.units import parse_duration
@@ -59,9 +59,7 @@ class PlaceOptions:
         list[Path] | None,
         typer.Option("--environment-file", metavar="PATH", help="A file with variables, for secrets; repeatable."),
     ] = None
-    store: Annotated[
-        Path | None, typer.Option("--store", metavar="DIR", help="The store to use.", show_default="$CKPTCTL_STORE")
-    ] = None
+    store: StoreOpt = None
 
 
 @dataclass(frozen=True, slots=True)

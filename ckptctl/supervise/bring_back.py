@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 from ckptctl import command, files
-from ckptctl.command import Child
+from ckptctl.command import Child, CommandFailed
 from ckptctl.errors import CkptctlError
 from ckptctl.events import Notice
 from ckptctl.host.service import Service
@@ -28,7 +30,6 @@ from ckptctl.supervise.supervision import RunState
 from ckptctl.units import format_duration
 
 _TICK_S: Final = 0.2
-_SYSTEMCTL_S: Final = 60.0
 _TAIL_BYTES: Final = 2000
 
 
@@ -182,15 +183,15 @@ def _how(duty: Duty) -> str:
     service = duty.call.service
     if service is None:
         return f"in the background, its messages go to {_log(duty)}"
-    return f"systemctl {'--user ' if service.of_user else ''}start {service.name}"
+    return shlex.join((*service.manager.words, "start", service.name))
 
 
 def _start_service(service: Service) -> None:
     """Start the unit. Raises CommandMissing, CommandFailed."""
-    manager = ("systemctl", "--user") if service.of_user else ("systemctl",)
-    # It may have given up, being refused again and again during the drain.
-    command.run((*manager, "reset-failed", service.name), timeout_s=_SYSTEMCTL_S, ok=None)
-    command.run((*manager, "start", "--no-block", service.name), timeout_s=_SYSTEMCTL_S)
+    # It may have given up, being refused again and again during the drain; one that is not loaded has not.
+    with suppress(CommandFailed):
+        service.manager.call("reset-failed", service.name)
+    service.manager.call("start", "--no-block", service.name)
 
 
 def _start_in_background(duty: Duty) -> Child:

@@ -16,6 +16,7 @@ from ckptctl.interrupt import Terminated
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
+from ckptctl.schedule.explain import explain
 from ckptctl.schedule.history import History
 from ckptctl.snapshot.services import Services
 from ckptctl.store.layout import RunFolder
@@ -137,6 +138,7 @@ def _run_once(course: _Course, wanted: Start) -> Ending:
     read_progress = care.open_progress(begun.shown_from if begun.how is Beginning.STARTED else {})
     supervisor = Supervisor(care, Hands(snapshots, chronicle, course.signals, course.ours), read_progress, services)
     history = history_of(care, begun, chronicle)
+    chronicle.say(" ".join(explain(care.policy, history)))
     try:
         with _shown(care, begun, wanted):
             ending = supervisor.look_after(begun.job, history)

@@ -8,13 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from ckptctl import command, files
+from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.host.service import Manager
 from ckptctl.supervise.unit_files import MARK, UnitNames
 
 _PUBLIC: Final = 0o644
-_BOOTED: Final = Path("/run/systemd/system")  # sd_booted(3)
-_ASKED_S: Final = 60.0
 # A run saves its job before it ends; the unit itself says how long it may take.
 _STOPPED_S: Final = 24 * 3600.0
 
@@ -50,27 +49,6 @@ class Unit:
     path: Annotated[Path, "the file"]
     change: Annotated[Change, "what became of it"]
     text: Annotated[str, "what is in it"]
-
-
-@dataclass(frozen=True, slots=True)
-class Manager:
-    """A systemd that runs: the system's, or the user's own."""
-
-    of_user: bool
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Its systemctl."""
-        return ("systemctl", "--user") if self.of_user else ("systemctl",)
-
-    def call(self, *words: str, timeout_s: float = _ASKED_S) -> None:
-        """Ask it something. Raises CommandMissing, CommandFailed."""
-        command.run((*self.words, *words), timeout_s=timeout_s)
-
-
-def running_manager(*, of_user: bool) -> Manager | None:
-    """The systemd that looks after this machine; None where none does."""
-    return Manager(of_user) if _BOOTED.is_dir() else None
 
 
 def plan(folder: Path, names: UnitNames, units: Mapping[str, str]) -> tuple[Unit, ...]:

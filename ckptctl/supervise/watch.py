@@ -10,6 +10,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.preflight.finding import blockers
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule import history as remembered
+from ckptctl.schedule.explain import explain
 from ckptctl.snapshot.readiness import Target, of_job
 from ckptctl.snapshot.services import Services
 from ckptctl.supervise.chronicle import Chronicle
@@ -46,9 +47,11 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
         try:
             chronicle.found(JobRecord(root.pid, root.start_ticks, services.now()))
             chronicle.say(f"The job {root.pid} is watched; its snapshots go to the run {care.run.name}.")
+            history = earlier or remembered.started(time.monotonic())
+            chronicle.say(" ".join(explain(care.policy, history)))
             _say_what_stands_in_the_way(care, root, chronicle, services)
             supervisor = Supervisor(care, Hands(snapshots, chronicle, signals, ours), care.open_progress({}), services)
-            ending = supervisor.look_after(job, earlier or remembered.started(time.monotonic()))
+            ending = supervisor.look_after(job, history)
         finally:
             job.close()
         chronicle.remember(supervisor.history)

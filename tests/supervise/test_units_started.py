@@ -152,7 +152,7 @@ def test_timers_keep_what_the_options_say_and_read_every_byte(ckptctl: CommandLi
         assert gpt.unit(what).start().wait(60) == 0
     entries = ckptctl.json("list")["result"]
     assert len(entries) == 2
-    images = next((gpt.run / entries[-1]["id"] / "images").glob("pages-*"))
+    images = next((gpt.run / entries[-1]["id"] / "images").glob("pages*"))
     content = images.read_bytes()
     images.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     assert gpt.unit("verify").start().wait(60) == 13

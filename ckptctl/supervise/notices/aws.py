@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from ckptctl.supervise.notices.metadata import Answer, MetadataServer
 from ckptctl.supervise.notices.notice import Notice, NoticeKind, NoticeUnavailable, most_urgent
+from ckptctl.supervise.notices.times import iso_time_s, mail_time_s
 
 METADATA: Final = "http://169.254.169.254"
 _TOKEN_TTL_S: Final = 21600
@@ -55,7 +54,7 @@ class AwsNotices:
             raise self._server.unavailable("names no spot action", "ckptctl asks again.")
         time = str(said.get("time", ""))
         words = f"EC2 will {action} this spot instance" + (f" at {time}" if time else "")
-        return Notice(self.name, NoticeKind.PREEMPTION, words, _iso_time_s(time))
+        return Notice(self.name, NoticeKind.PREEMPTION, words, iso_time_s(time))
 
     def _maintenance(self) -> Notice | None:
         answer = self._get(_MAINTENANCE)
@@ -68,7 +67,7 @@ class AwsNotices:
 
     def _scheduled(self, event: dict[str, object]) -> Notice | None:
         time = str(event.get("NotBefore"))
-        starts_s = _mail_time_s(time)
+        starts_s = mail_time_s(time)
         if event.get("State") != "active" or starts_s is None or starts_s - self._now_s() > _MAINTENANCE_LEAD_S:
             return None
         words = f"EC2 has scheduled {event.get('Code', 'maintenance')} of this instance at {time}"
@@ -105,19 +104,3 @@ class AwsNotices:
             raise self._server.unavailable(f"gave no token (status {answer.status})")
         self._token = token
         return token
-
-
-def _iso_time_s(text: str) -> float | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment.timestamp() if moment.tzinfo else None
-
-
-def _mail_time_s(text: str) -> float | None:
-    """Unix time of `21 Jan 2026 09:00:43 GMT`."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
-        return None

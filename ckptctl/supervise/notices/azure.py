@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from ckptctl.supervise.notices.metadata import TIMEOUT_S, MetadataServer
 from ckptctl.supervise.notices.notice import Notice, NoticeKind, most_urgent
+from ckptctl.supervise.notices.times import mail_time_s
 
 METADATA: Final = "http://169.254.169.254"
 _EVENTS: Final = "/metadata/scheduledevents?api-version=2020-07-01"
@@ -64,7 +64,8 @@ class AzureNotices:
             words += f": {event['Description']}"
         if event.get("EventStatus") == "Started":
             return Notice(self.name, kind, words, self._now_s())
-        return Notice(self.name, kind, words, _time_s(str(event.get("NotBefore", ""))))
+        # It is empty for an event that has begun.
+        return Notice(self.name, kind, words, mail_time_s(str(event.get("NotBefore", ""))))
 
     def _is_about_us(self, resources: object) -> bool:
         """Whether the event names this machine: those of a whole scale set or availability set are sent to each."""
@@ -76,11 +77,3 @@ class AzureNotices:
                 return True  # rather one snapshot too many
             self._own_name = answer.text.strip()
         return self._own_name in resources
-
-
-def _time_s(text: str) -> float | None:
-    """Unix time of `Mon, 19 Sep 2016 18:29:47 GMT`; None for an empty one, of an event that has begun."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
-        return None

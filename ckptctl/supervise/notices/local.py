@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ from ckptctl.command import CommandMissing, describe_status
 from ckptctl.errors import UsageError
 from ckptctl.supervise.limited import Ending, run_captured
 from ckptctl.supervise.notices.notice import Notice, NoticeKind, NoticeUnavailable
+from ckptctl.supervise.notices.times import iso_time_s
 from ckptctl.units import parse_duration
 
 # Ended rather than waited for: a notice that comes later than this is of no use.
@@ -98,9 +98,4 @@ def _deadline_s(text: str, from_s: float) -> float | None:
     try:
         return from_s + parse_duration(text)
     except UsageError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment.timestamp() if moment.tzinfo else None
+        return iso_time_s(text)
