@@ -43,6 +43,7 @@ class Serving:
         self._failure: BaseException | None = None
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._given: set[str] = set()
         self._reader = Reader(path)
         self._connection: socket.socket | None = None
         try:
@@ -69,6 +70,11 @@ class Serving:
         if isinstance(self._failure, OSError):
             return files.trouble(self._failure, f"The images cannot be given from {self._images}")
         return protocol.broken(f"{type(self._failure).__name__}: {self._failure}")
+
+    @property
+    def gave_all_memory(self) -> bool:
+        """Whether criu took every image of the container to its end: each block was then what it should be."""
+        return self._given.issuperset(image.name for image in self._reader.index.images)
 
     def close(self) -> None:
         """Nothing of it is left; a criu that still restores fails."""
@@ -123,6 +129,7 @@ class Serving:
                     protocol.enlarge(pipe)
                 for piece in self._file_pieces(name) if image is None else self._reader.pieces(image):
                     self._write(pipe, piece)
+                self._given.add(name)
             except (_GivenUp, BrokenPipeError):
                 return  # criu has ended, or needs no more of this image
             except BaseException as error:

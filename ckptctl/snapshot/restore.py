@@ -29,6 +29,7 @@ from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, stream, tails
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.gpu import record_timings
+from ckptctl.snapshot.labels import note_verification
 from ckptctl.snapshot.outcome import JobState, Outcome
 from ckptctl.snapshot.restore_request import Restored, RestoreReport, RestoreRequest, Rolled
 from ckptctl.snapshot.services import Services
@@ -87,6 +88,7 @@ class _Restore:
         self.came_up: tuple[ProcessId, ...] = ()
         self.sides = ends.Sides((), ())
         self.left_over: CkptctlError | None = None
+        self.memory_read = False
         self._held = held
 
     def run(self) -> Restored:
@@ -96,7 +98,11 @@ class _Restore:
             run_steps(_STEPS, self, reporter=services.reporter, clock=services.clock, on_timing=self.timings.append)
         except CkptctlError as error:
             error.outcome = error.outcome or self._failed()
+            if isinstance(error, SnapshotDamaged):
+                note_verification(self.request.folder, sound=False, services=services)
             raise
+        if self.memory_read and self.is_unverified():
+            note_verification(self.request.folder, sound=True, services=services)
         return Restored(self._report(), self.root, self.child)
 
     # The steps, in order.
@@ -218,6 +224,7 @@ class _Restore:
                 result = criu_restore.restore(self.criu, request, interrupt=self.services.interrupt)
                 self.root, self.stats = result.root, result.stats
                 self.came_up = control.walk(self.root) or (self.root,)
+        self.memory_read = server is not None and server.gave_all_memory
 
     def take_down(self) -> None:
         """End what came up."""
