@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from hypothesis import settings
 from support import CommandLine, Jobs
 from support.capabilities import CAPABILITIES, criu_program, required
 
+# Ignored where a shell started the tests in its background, or nohup did; what the tests start would inherit that.
+_IGNORED_BY_SHELLS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in _IGNORED_BY_SHELLS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # means nothing to pytest, as it was, but is not inherited
     config.addinivalue_line("markers", "quiet: needs the machine for itself; `make test` runs these last, one by one")
     for name in CAPABILITIES:
         config.addinivalue_line(

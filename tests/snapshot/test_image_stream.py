@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -83,17 +82,17 @@ while True:
     generation += 1
     mark = {MARK!r} + generation.to_bytes(8, "big")
     for start in range(0, len(memory), {PAGE}):
-        memory[start + 64 : start + 64 + len(mark)] = mark
+        for place in (start + 64, start + {64 + PAGE // 4}):
+            memory[place : place + len(mark)] = mark
     if generation == 1:
         print("changing", flush=True)
 """
 
 
 def generations(image: bytes) -> list[int]:
-    """Of the pages that are marked, in the order of their addresses; a stray mark lies elsewhere in its page."""
+    """Of the pages that are marked, in the order of their addresses; a stray mark is not followed by another."""
     places = [found.start() for found in re.finditer(re.escape(MARK), image)]
-    ((within, _),) = Counter(place % PAGE for place in places).most_common(1)
-    marked = [place + len(MARK) for place in places if place % PAGE == within]
+    marked = [place + len(MARK) for place in places if image.startswith(MARK, place + PAGE // 4)]
     return [int.from_bytes(image[place : place + 8], "big") for place in marked]
 
 
