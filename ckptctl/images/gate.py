@@ -9,6 +9,7 @@ the job run on, as it does when we are killed and the pipe to the script ends.
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         """Write the script into `folder`. Raises OSError."""
+        self._lock = threading.Lock()
         self.asked, self._asking = os.pipe()
         self._answering, self._answer = os.pipe()
         self._script = folder / _NAME
@@ -49,14 +51,23 @@ class Gate:
         self._asking = self._answering = -1
 
     def open(self) -> None:
-        """Let CRIU end the dump with success; nothing where it is gone."""
-        with suppress(BrokenPipeError):
-            os.write(self._answer, _GO)
+        """Let CRIU end the dump with success; nothing where it is gone or was refused."""
+        with self._lock, suppress(BrokenPipeError):
+            if self._answer >= 0:
+                os.write(self._answer, _GO)
+
+    def refuse(self) -> None:
+        """Let CRIU fail, also where it waits already, unless it was let through. From any thread."""
+        with self._lock:
+            if self._answer >= 0:
+                os.close(self._answer)
+            self._answer = -1
 
     def close(self) -> None:
         """CRIU fails where it has not been let through. The script is gone. Raises OSError."""
-        for descriptor in (self.asked, self._asking, self._answering, self._answer):
+        self.refuse()
+        for descriptor in (self.asked, self._asking, self._answering):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.asked = self._asking = self._answering = self._answer = -1
+        self.asked = self._asking = self._answering = -1
         self._script.unlink(missing_ok=True)

@@ -94,8 +94,26 @@ def test_a_thread_that_cannot_be_started(make_capture: MakeCapture) -> None:
     with limited(resource.RLIMIT_AS, used + 4 * MIB), suppress(OSError):
         for number in range(20):
             os.close(talker.announce(f"core-{number}.img"))
-            wait_for(lambda n=number: capture.failure or n == 0 or True, 1, "")
-        wait_for(lambda: capture.failure, 20, "the failure")
+        talker.connection.recv(1)
+    wait_for(lambda: capture.failure, 20, "the failure")
     assert isinstance(capture.failure, StreamBroken)
     capture.close()
     assert [one.name for one in threading.enumerate() if one.name.startswith("images")] == []
+
+
+def test_a_disk_that_is_full_when_criu_is_at_the_gate(make_capture: MakeCapture, tmp_path: Path) -> None:
+    """All that is left fits into a pipe: CRIU writes nothing any more that could fail."""
+    with tmpfs(tmp_path / "small", "size=80m") as folder:
+        capture = make_capture(folder)
+        talker = Talker(capture)
+        pipe = talker.announce("pages-1.img")
+        small = talker.announce("core-1.img")
+        talker.come_to_the_gate()
+        wait_for(lambda: (folder / "core-1.img").exists(), 10, "the file")
+        fill(folder)
+        os.write(small, b"core")
+        wait_for(lambda: capture.failure, 20, "the failure")
+        assert isinstance(capture.failure, NoSpace)
+        assert talker.answer() == b"", "criu is not left waiting"
+        os.close(pipe)
+        os.close(small)

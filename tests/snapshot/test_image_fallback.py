@@ -21,6 +21,14 @@ case " $* " in
 *) exec {criu} "$@" ;;
 esac
 """
+# It says that it does, and writes its files all the same.
+DEAF = """#!/bin/sh
+for word in "$@"; do
+    shift
+    [ "$word" = --stream ] || set -- "$@" "$word"
+done
+exec {criu} "$@"
+"""
 # Somebody else talks to ckptctl before CRIU does.
 RUBBISH = """#!/bin/sh
 case " $* " in
@@ -49,6 +57,7 @@ def criu_that(script: str, folder: Path, criu: Path) -> dict[str, str]:
     ("script", "said", "tries"),
     [
         pytest.param(OLD, "knows nothing of --stream", 1, id="old"),
+        pytest.param(DEAF, "criu has written its images itself", 2, id="deaf"),
         pytest.param(RUBBISH, "a message is not understood", 2, id="rubbish"),
     ],
 )
