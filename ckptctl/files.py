@@ -87,6 +87,14 @@ def replace_link(link: Path, target: str) -> None:
         raise trouble(error, f"The link {link} cannot be set") from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises FileTrouble."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise trouble(error, f"{path} cannot be removed") from error
+
+
 def fsync_file(path: Path) -> None:
     """Bring a file's contents to the disk. Raises OSError, with ELOOP for a link."""
     _fsync(path, os.O_RDONLY | os.O_NOFOLLOW)

@@ -171,9 +171,10 @@ class Chronicle:
 
     def died(self, status: int) -> None:
         """The job has ended by itself, and not well."""
-        job = self.state.job
-        restored_from = self.state.last.id if self.state.last else job.restored_from if job else None
-        death = Death(self._services.now(), status, self.state.progress.step, restored_from)
+        job, last = self.state.job, self.state.last
+        restored_from = job.restored_from if job else None
+        goes_back_to = last.id if last else restored_from
+        death = Death(self._services.now(), status, self.state.progress.step, goes_back_to)
         self.state = self.state.with_death(death)
 
     def history(self, now_s: float) -> History | None:

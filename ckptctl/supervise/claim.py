@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from ckptctl import files
 from ckptctl.events import Caution, Notice
 from ckptctl.process import control
 from ckptctl.snapshot.services import Services
@@ -58,7 +59,7 @@ def claim(
         except Locked as error:
             if not error.details.get("out_of_sight") or not _is_dead(error, run, services, silence_s):
                 raise
-            Path(str(error.details["lock"])).unlink(missing_ok=True)
+            files.remove(Path(str(error.details["lock"])))
             ours = held.enter_context(_held(store, run, services, beat_s))
         yield ours
 

@@ -193,7 +193,7 @@ def read_duties(host: HostState, here: Owner) -> tuple[Duty, ...]:
         if lives and not any(one.place == duty.place for one in attended):
             alone[duty.place] = duty
         else:
-            (host.duties / duty.file_name).unlink(missing_ok=True)
+            files.remove(host.duties / duty.file_name)
     return tuple(sorted([*attended, *alone.values()], key=lambda one: one.place))
 
 
@@ -217,8 +217,8 @@ def to_bring_back(host: HostState) -> tuple[Duty, ...]:
 
 
 def forget_to_bring_back(host: HostState, duty: Duty) -> None:
-    """It runs again, or is not to."""
-    (host.to_bring_back / duty.file_name).unlink(missing_ok=True)
+    """It runs again, or is not to. Raises FileTrouble."""
+    files.remove(host.to_bring_back / duty.file_name)
 
 
 def _read_all(folder: Path) -> list[Duty]:

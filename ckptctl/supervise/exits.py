@@ -51,14 +51,6 @@ def read_exit(path: Path) -> JobExit | None:
     return None
 
 
-def forget_exit(path: Path) -> None:
-    """Remove what an earlier keeper wrote, before the job is started or restored. Raises FileTrouble."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise files.trouble(error, f"{path} cannot be removed") from error
-
-
 class Watch:
     """A keeper that runs: waiting for its end, be it our child or not. It is left alone when the watch is closed.
 

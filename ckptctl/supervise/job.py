@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control, proc
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
 from ckptctl.process.member import command_words, read_stat
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Tree
-from ckptctl.supervise.exits import JobExit, Watch, forget_exit, read_exit
+from ckptctl.supervise.exits import JobExit, Watch, read_exit
 from ckptctl.supervise.launch import STATUS_VARIABLE
 
 # Processes that look like keepers, with the names of their runs.
@@ -97,7 +98,7 @@ def forget_former_exit(run: RunFolder, keeper: ProcessId) -> None:
     ticks_s = os.sysconf("SC_CLK_TCK")
     runs_for_s = time.clock_gettime(time.CLOCK_BOOTTIME) - keeper.start_ticks / ticks_s
     if found is not None and time.time() - found.ended_s > runs_for_s + _CLOCKS_DIFFER_S:
-        forget_exit(run.job_exit)
+        files.remove(run.job_exit)
 
 
 def find_strays(run: RunFolder) -> tuple[ProcessId, ...]:

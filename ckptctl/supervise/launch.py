@@ -22,7 +22,7 @@ from ckptctl.host.gpu import GpuFacts
 from ckptctl.process.identity import ProcessId, identify
 from ckptctl.store.layout import RunFolder
 from ckptctl.supervise import seccomp
-from ckptctl.supervise.exits import Watch, forget_exit
+from ckptctl.supervise.exits import Watch
 
 STATUS_VARIABLE: Final = "CKPTCTL_STATUS"
 RUN_VARIABLE: Final = "CKPTCTL_RUN"
@@ -96,7 +96,7 @@ def start(launch: Launch, on_keeper: Callable[[ProcessId], None]) -> Launched:
     Raises ProgramNotFound, ProgramNotExecutable, KeeperFailed, FileTrouble, NoSpace and what `on_keeper` raises.
     """
     files.make_private_folder(launch.run.output)
-    forget_exit(launch.run.job_exit)
+    files.remove(launch.run.job_exit)
     given_job_file = JOB_FILE in launch.environment
     if given_job_file:
         launch = replace(launch, cuda_launcher=None)

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from ckptctl import files
 from ckptctl.criu.failures import CriuRestoreFailed
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
@@ -26,7 +27,7 @@ from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Manifest, Progress
 from ckptctl.store.manifest_json import ManifestDamaged
 from ckptctl.store.selectors import NothingMatched
-from ckptctl.supervise.exits import Watch, forget_exit
+from ckptctl.supervise.exits import Watch
 from ckptctl.supervise.job import (
     EndedInside,
     Job,
@@ -137,7 +138,7 @@ def _start(care: Care, wanted: Start, services: Services, on_root: Callable[[Pro
         allow_io_uring=wanted.allow_io_uring,
         cuda_launcher=cuda_launcher(services.read_gpu_facts(), wanted.environment.get("PATH", os.defpath)),
     )
-    care.run.job_status.unlink(missing_ok=True)
+    files.remove(care.run.job_status)
     before = _sizes(care.run)
     launched = start(launch, on_root)
     if launched.io_uring_trouble is not None:
@@ -187,8 +188,8 @@ def _newest_first(run: RunFolder, ids: Sequence[str]) -> tuple[str, ...]:
 
 def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Services) -> Restored:
     # Both tell of what lies behind the snapshot, which will not have happened.
-    forget_exit(care.run.job_exit)
-    care.run.job_status.unlink(missing_ok=True)
+    files.remove(care.run.job_exit)
+    files.remove(care.run.job_status)
     try:
         return restore(_request(chosen, wanted, new_pid_namespace=False), services)
     except (PidsTaken, CriuRestoreFailed) as error:

@@ -162,8 +162,8 @@ class Snapshots:
         )
 
     def _run_hook(self, event: HookEvent, facts: HookFacts, order: Order) -> HookResult:
-        """Run the hook of this event; what goes wrong with it is said."""
+        """Run the hook of this event; what goes wrong with it is said, unless it is why there is no snapshot."""
         result = self._hooks.run(event, facts, limit_s=order.limit_s, give_up=order.give_up)
-        if not result.ok:
+        if not (result.ok or result.prevents_snapshot):
             self._services.reporter.report(Caution(result.words, "W_HOOK"))
         return result

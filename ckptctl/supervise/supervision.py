@@ -67,7 +67,7 @@ class Death:
     when: Annotated[datetime, "when that was seen"]
     status: Annotated[int, "its exit status; -N for signal N"]
     step: Annotated[Count | None, "the last step that was seen; null where none was"] = None
-    restored_from: Annotated[str | None, "the snapshot that it had been restored from"] = None
+    restored_from: Annotated[str | None, "its newest snapshot, or else the one it was restored from"] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,8 @@ class Supervisor:
         try:
             report = self._snapshots.take(job.root, order)
         except GaveWay as error:
-            return error  # what was more urgent is looked at next
+            self._chronicle.say(error.message)  # what was more urgent is looked at next
+            return error
         except CkptctlError as error:
             if job.ended(_ENDING_S):
                 return error  # it came to its end meanwhile, which is looked at next

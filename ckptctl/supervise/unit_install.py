@@ -95,10 +95,7 @@ def uninstall(planned: tuple[Unit, ...], manager: Manager | None) -> tuple[Unit,
         # Not before it has stopped: a unit without its file has no KillMode= that spares the job.
         manager.call("stop", *names, timeout_s=_STOPPED_S)
     for one in planned:
-        try:
-            one.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise files.trouble(error, f"{one.path} cannot be removed") from error
+        files.remove(one.path)
     if manager is not None:
         manager.call("daemon-reload")
     return tuple(Unit(one.path, Change.REMOVED, one.text) for one in planned)

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.preflight.finding import blockers
 from ckptctl.process.identity import ProcessId
@@ -15,7 +16,6 @@ from ckptctl.snapshot.readiness import Target, of_job
 from ckptctl.snapshot.services import Services
 from ckptctl.supervise.chronicle import Chronicle
 from ckptctl.supervise.claim import claim
-from ckptctl.supervise.exits import forget_exit
 from ckptctl.supervise.job import Job, find_keeper
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.reactions import AskedToStop, Signals
@@ -37,7 +37,7 @@ def watch(care: Care, root: ProcessId, command: tuple[str, ...], services: Servi
     with claim(care.store, care.run, asked) as ours, listening(care):
         if find_keeper(care.run) != root:
             # It would tell of another job.
-            forget_exit(care.run.job_exit)
+            files.remove(care.run.job_exit)
         chronicle = Chronicle(care, command, services)
         snapshots = Snapshots(care.store, care.run.name, care.manner, care.around.hooks, services)
         known = chronicle.state.job

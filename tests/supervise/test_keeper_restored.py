@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ckptctl import files
 from ckptctl.process.identity import identify
-from ckptctl.supervise.exits import JobExit, Watch, forget_exit
+from ckptctl.supervise.exits import JobExit, Watch
 from support import CommandLine, python, wait_for
 from support.fake_gpu import FakeGpu, fake_gpu
 from support.jobs import state
@@ -126,7 +127,7 @@ def test_a_keeper_that_waits_for_orphans_goes_on_waiting(
 def test_in_a_pid_namespace_of_its_own(counting: Kept, ckptctl: CommandLine, tmp_path: Path) -> None:
     dump(ckptctl, counting)
     counting.kill()
-    forget_exit(counting.run.job_exit)
+    files.remove(counting.run.job_exit)
     report = ckptctl.json("restore", "latest", "--new-pid-namespace")["result"]
     counting.wait_for_lines(len(counting.lines()) + 5)
     keeper = report["pid"]
@@ -206,7 +207,7 @@ def bring_back(ckptctl: CommandLine, kept: Kept) -> None:
     """Dump the job, kill it and restore it."""
     dump(ckptctl, kept)
     kept.kill()
-    forget_exit(kept.run.job_exit)
+    files.remove(kept.run.job_exit)
     ckptctl("restore", "latest").check()
 
 
