@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,11 @@ def test_what_stands_in_the_way_is_said_at_once(start_job: Jobs, supervise: Supe
 
 
 def opened(job: Job) -> str:
-    return " ".join(str(link.readlink()) for link in Path(f"/proc/{job.pid}/fd").iterdir())
+    found = []
+    for link in Path(f"/proc/{job.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(str(link.readlink()))
+    return " ".join(found)
 
 
 def test_how_an_earlier_job_of_the_run_ended_says_nothing_of_this_one(job: Job, supervise: Supervised) -> None:
