@@ -106,8 +106,10 @@ class Chronicle:
         self.began(job, Progress())
 
     def looked(self, look: Look) -> None:
-        """The job was looked at; written down every few seconds."""
+        """The job was looked at; written down every few seconds, and at once when its step is first known."""
         self._next_due_s = look.next_due_in_s
+        if self.state.progress.step is None and look.progress.step is not None:
+            self._written_s = -math.inf
         self.state = dataclasses.replace(self.state, progress=look.progress, next_due=look.next_due)
         if self._services.clock() - self._written_s >= _WRITE_EVERY_S:
             self.write()

@@ -26,9 +26,20 @@ from support.command_line import PROGRAM, CommandLine
 from support.jobs import MARK, kill_marked, marked, state
 from support.waiting import lines, wait_for
 
-# A training whose every line depends on all before it. Files in its folder tell it what to do: `end-N` to end with the
-# status N, `die-at-N` to die at the step N, `ignore` to pay no heed to SIGTERM.
-TRAINS: Final = """
+# How far a job may go is said by a link in its folder, which is read without a descriptor that CRIU would save.
+_GATE: Final = """
+import os, time
+def wait_for_leave(step, sleep=time.sleep):
+    try:
+        while step >= int(os.readlink("until")):
+            sleep(0.01)
+    except FileNotFoundError:
+        pass
+"""
+# A training whose every line depends on all before it. Files in its folder tell it what to do: `until` -> N to go no
+# further than the step N, `end-N` to end with the status N, `die-at-N` to die at the step N, `ignore` to pay no heed to
+# SIGTERM.
+TRAINS: Final = f"""{_GATE}
 import glob, hashlib, os, signal, sys, time
 steps, pause = int(sys.argv[1]), float(sys.argv[2])
 if os.path.exists("ignore"):
@@ -37,12 +48,26 @@ value = b""
 for step in range(1, steps + 1):
     value = hashlib.sha256(value + str(step).encode()).digest()
     loss = int.from_bytes(value[:4], "big") / 2**32
-    print(f"step={step} epoch={(step - 1) // 20} loss={loss!r}", flush=True)
-    if os.path.exists(f"die-at-{step}"):
+    print(f"step={{step}} epoch={{(step - 1) // 20}} loss={{loss!r}}", flush=True)
+    if os.path.exists(f"die-at-{{step}}"):
         os.abort()
     for path in glob.glob("end-*"):
         sys.exit(int(path[4:]))
+    wait_for_leave(step)
     time.sleep(pause)
+"""
+# Any script that rests by time.sleep once in each of its steps: there it heeds `until` too.
+_STEPWISE: Final = f"""{_GATE}
+import runpy, sys
+step = 0
+def rest(seconds, sleep=time.sleep):
+    global step
+    step += 1
+    wait_for_leave(step, sleep)
+    sleep(seconds)
+time.sleep = rest
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 _SAVED: Final = re.compile(r"^Snapshot (\S+)", re.MULTILINE)
 
@@ -50,6 +75,16 @@ _SAVED: Final = re.compile(r"^Snapshot (\S+)", re.MULTILINE)
 def trains(steps: int, pause_s: float = 0.05) -> tuple[str, ...]:
     """The command line of the training."""
     return (sys.executable, "-c", TRAINS, str(steps), str(pause_s))
+
+
+def gated(code: str) -> tuple[str, ...]:
+    """The command line of a program that calls `wait_for_leave(step)` in each of its steps."""
+    return (sys.executable, "-c", _GATE + code)
+
+
+def stepwise(script: Path, *words: str) -> tuple[str, ...]:
+    """The command line of a script that rests once in each step, so that `until` holds it."""
+    return (sys.executable, "-c", _STEPWISE, str(script), *words)
 
 
 def log_of(steps: int) -> list[str]:
@@ -150,6 +185,31 @@ class Supervised:
         self._supervisors.append(supervisor)
         return supervisor
 
+    def allow(self, steps: int | None) -> None:
+        """Let the job do so many steps, or as many as it likes; it waits in the last of them for leave to go on."""
+        if steps is None:
+            (self.folder / "until").unlink(missing_ok=True)
+            return
+        new = self.folder / "until.new"
+        new.symlink_to(str(steps))
+        new.replace(self.folder / "until")
+
+    def save_each(self, supervisor: Supervisor, count: int, every: int = 10, timeout_s: float = 60) -> list[str]:
+        """The snapshots of a job that is led from one to the next, `every` steps apart; it waits at the last one."""
+        return self.save_at(supervisor, range(every, every * count + 1, every), timeout_s)
+
+    def save_at(self, supervisor: Supervisor, steps: Iterable[int], timeout_s: float = 60) -> list[str]:
+        """The snapshots of a job that is led from one step to the next, each of which makes one due."""
+        if self.seen_step() is None:
+            self.allow(1)  # what was done before the first look is nothing that is due
+            wait_for(lambda: self.seen_step() is not None, timeout_s, "a step that ckptctl saw")
+        count = len(supervisor.saved)
+        for step in steps:
+            self.allow(step)
+            count += 1
+            supervisor.wait_saved(count, timeout_s)
+        return supervisor.saved
+
     @property
     def environment(self) -> dict[str, str]:
         """What its supervisors are started with."""
@@ -161,6 +221,11 @@ class Supervised:
         found = supervision.read(self.run.supervision)
         assert found is not None
         return found
+
+    def seen_step(self) -> int | None:
+        """How far the job is for all that its supervisor wrote down."""
+        found = supervision.read(self.run.supervision)
+        return None if found is None else found.progress.step
 
     @property
     def snapshots(self) -> tuple[str, ...]:
