@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,27 @@ def reap(process: ProcessId) -> None:
     if unreaped_parent(process) == os.getpid():
         with suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
+
+
+def reap_adopted(before: frozenset[ProcessId]) -> frozenset[ProcessId]:
+    """The adopted orphans that have ended; those of `before`, which the last call returned, are reaped.
+
+    Whoever waits for a child of his own has done so by then, so the calls must be some seconds apart. Orphans are given
+    to the main thread, which is why this looks at its children alone; at none where the kernel does not list them.
+    """
+    ended = frozenset(_ended_children())
+    for process in before & ended:
+        reap(process)
+    return ended - before
+
+
+def _ended_children() -> Iterator[ProcessId]:
+    pid = os.getpid()
+    with suppress(proc.Vanished):
+        for child in proc.read(f"/proc/{pid}/task/{pid}/children").split():
+            stat = read_stat(f"/proc/{child}/stat")
+            if stat.state is State.ZOMBIE:
+                yield stat.id
 
 
 def unreaped_parent(process: ProcessId) -> int | None:

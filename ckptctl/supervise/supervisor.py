@@ -10,6 +10,8 @@ from typing import Final
 
 from ckptctl.command import describe_status
 from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.process import control
+from ckptctl.process.identity import ProcessId
 from ckptctl.schedule.alerts import Alert, AlertCode
 from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
 from ckptctl.schedule.history import History, Taken, snapshot_ended, snapshot_failed
@@ -85,6 +87,7 @@ class Supervisor:
         self._noticed: Warned | None = None
         self._stays = False  # the file that asks for a snapshot
         self._next_look_s = self._next_sample_s = 0.0
+        self._adopted: frozenset[ProcessId] = frozenset()
 
     def look_after(self, job: Job, history: History) -> Ending:
         """Until the job ends, by itself or at our hands, or is left alone. Raises FileTrouble of what the job left."""
@@ -148,6 +151,8 @@ class Supervisor:
         if now_s >= self._next_sample_s:
             self._next_sample_s = now_s + _SAMPLE_EVERY_S
             self._chronicle.sampled(self._gauges.memory_bytes(), self._gauges.gpu_bytes())
+            # Hooks may leave processes behind, whose pids a job may need at its next resume.
+            self._adopted = control.reap_adopted(self._adopted)
 
     def _take(self, job: Job, order: Order) -> CkptctlError | None:
         """Take a snapshot; what went wrong is told and returned."""
@@ -176,7 +181,7 @@ class Supervisor:
         stood = format_duration(paused_s(report))
         self._chronicle.say(f"Snapshot {report.id}{at} ({order.reason}). The job stood still for {stood}.")
         self._retain()
-        self._chronicle.needs(report.image_bytes)
+        self._chronicle.needs(report.contents_bytes)
         return None
 
     def _mend(self) -> None:
