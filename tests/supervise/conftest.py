@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.store.layout import create_store
+from ckptctl.store.layout import Store, create_store
 from support import CommandLine
 from support.kept import KeptJobs
+from support.recorder import Recorder
 from support.supervised import Supervised
+from support.web import Answering, Serve, Web
 
 
 @pytest.fixture
-def start_kept(ckptctl: CommandLine) -> Iterator[KeptJobs]:
+def store(ckptctl: CommandLine) -> Store:
+    return create_store(ckptctl.store)
+
+
+@pytest.fixture
+def start_kept(store: Store) -> Iterator[KeptJobs]:
     """`start_kept("python", "train.py")` starts a job under a keeper; nothing of it is left after the test."""
-    run = create_store(ckptctl.store).run("gpt")
+    run = store.run("gpt")
     run.path.mkdir(mode=0o700)
     kept = KeptJobs(run)
     yield kept
@@ -31,3 +38,22 @@ def supervise(ckptctl: CommandLine, tmp_path: Path) -> Iterator[Supervised]:
     supervised = Supervised(ckptctl, folder)
     yield supervised
     supervised.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """`serve(answering)` starts a real server; it is gone after the test."""
+    started: list[Web] = []
+
+    def start(answering: Answering) -> Web:
+        started.append(Web(answering))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.close()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()

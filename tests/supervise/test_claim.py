@@ -17,7 +17,7 @@ from ckptctl.events import Caution, Notice
 from ckptctl.files import make_private_folder
 from ckptctl.snapshot.services import Services
 from ckptctl.store import locks
-from ckptctl.store.layout import RunFolder, Store, create_store
+from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.locks import Intent, Locked, Want
 from ckptctl.store.owner import Owner
 from ckptctl.supervise.claim import claim
@@ -29,20 +29,10 @@ SILENCE_S = 1.0
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
 def services(ckptctl: CommandLine, recorder: Recorder) -> Iterator[Services]:
     """Those of the real application, with the test's folders."""
     with opened({"store": ckptctl.store, "state": ckptctl.state}, recorder) as app:
         yield app.services
-
-
-@pytest.fixture
-def store(ckptctl: CommandLine) -> Store:
-    return create_store(ckptctl.store)
 
 
 @pytest.fixture

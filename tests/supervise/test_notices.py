@@ -231,11 +231,6 @@ def told() -> Iterator[Told]:
     source.go_on.set()
 
 
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
 def test_a_watch_over_nothing_has_nothing(recorder: Recorder) -> None:
     watch = NoticeWatch([], recorder)
     watch.start()

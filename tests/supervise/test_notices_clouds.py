@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,28 +15,13 @@ from ckptctl.supervise.notices.gcp import GcpNotices
 from ckptctl.supervise.notices.notice import NoticeKind, NoticeSource, NoticeUnavailable
 from support import wait_for
 from support.clouds import Azure, ComputeEngine, Ec2, azure_event
-from support.web import Answering, Reply, Web
+from support.web import Answering, Reply, Serve, Web
 
 NOON_S = 1795262400.0  # 2026-11-21 12:00:00 UTC
-Serve = Callable[[Answering], Web]
 
 
 def at_noon() -> float:
     return NOON_S
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """`serve(answering)` starts a real server; it is gone after the test."""
-    started: list[Web] = []
-
-    def start(answering: Answering) -> Web:
-        started.append(Web(answering))
-        return started[-1]
-
-    yield start
-    for web in started:
-        web.close()
 
 
 # ---- every cloud ----

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ from ckptctl.supervise.notify_targets import AppriseTarget, CommandTarget, Webho
 from support import wait_for
 from support.pids import wait_gone
 from support.recorder import Recorder
-from support.web import Answering, Asked, Reply, Web
+from support.web import Asked, Reply, Serve, Web
 
 SECRET = "T00000000/B00000000/XXXXXXXX"
 MESSAGE = Notification(
@@ -40,32 +39,12 @@ MESSAGE = Notification(
     facts=(("code", "E_NO_SPACE"), ("step", 12000)),
 )
 SOON = (0.01, 0.01, 0.01)
-Serve = Callable[[Answering], Web]
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """`serve(answering)` starts a real server; it is gone after the test."""
-    started: list[Web] = []
-
-    def start(answering: Answering) -> Web:
-        started.append(Web(answering))
-        return started[-1]
-
-    yield start
-    for web in started:
-        web.close()
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
 
 
 def webhook(web: Web, timeout_s: float = 10.0) -> Webhook:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from ckptctl.files import make_private_folder
 from ckptctl.process.identity import ProcessId
-from ckptctl.store.layout import Store, create_store
+from ckptctl.store.layout import Store
 from ckptctl.store.owner import Owner, this_owner
 from ckptctl.supervise import supervision
 from ckptctl.supervise.overview import RunStatus, Standing, overview
 from ckptctl.supervise.supervision import JobRecord, RunState, Sample, Supervision
-from support import CommandLine
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-
-
-@pytest.fixture
-def store(ckptctl: CommandLine) -> Store:
-    return create_store(ckptctl.store)
 
 
 def status(store: Store, *, job: JobRecord, samples: tuple[Sample, ...] = ()) -> RunStatus:

@@ -63,6 +63,9 @@ class Web:
         self._server.server_close()
 
 
+Serve = Callable[[Answering], Web]
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
