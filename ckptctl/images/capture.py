@@ -20,6 +20,7 @@ from ckptctl import files
 from ckptctl.errors import CkptctlError
 from ckptctl.images import container, protocol
 from ckptctl.images.gate import Gate
+from ckptctl.images.levels import Compression
 from ckptctl.images.pool import Pool, PoolClosed
 from ckptctl.images.writer import Sealed, Writer
 from ckptctl.interrupt import Interrupt
@@ -53,10 +54,12 @@ class Capture:
     It is what `ckptctl.criu.dump` calls a Streamer.
     """
 
-    def __init__(self, images: Path, logs: Path, *, memory_bytes: int) -> None:
+    def __init__(
+        self, images: Path, logs: Path, *, memory_bytes: int, compression: Compression = Compression.OFF
+    ) -> None:
         """Listen in `images`; the pool takes `memory_bytes` at most (no fewer than LEAST_BUFFERS buffers).
 
-        Raises files.FileTrouble and files.NoSpace.
+        Raises files.FileTrouble, files.NoSpace and ZstdMissing.
         """
         self._images = images
         self._failure: BaseException | None = None
@@ -70,7 +73,14 @@ class Capture:
         self._connection: socket.socket | None = None
         self._closing: list[Callable[[], None]] = []
         try:
-            self._open(images, logs, memory_bytes)
+            self._gate = Gate(logs)
+            self._closing.append(self._gate.close)
+            self._address = protocol.Address(images, protocol.CAPTURE_SOCKET)
+            self._closing.append(self._address.close)
+            self._writer = Writer(images / container.FILE_NAME, compression)
+            self._closing.append(self._writer.close)
+            self._pool = Pool(memory_bytes, least=LEAST_BUFFERS)
+            self._begin()
         except OSError as error:
             self.close()
             raise files.trouble(error, f"The images cannot be taken in {images}") from error
@@ -99,9 +109,10 @@ class Capture:
         return self._pages_bytes
 
     def cancel(self) -> None:
-        """Let criu fail, which lets the job run on: its next write to any image finds nobody who reads."""
+        """Let criu fail, which lets the job run on: nobody reads its images any more, and the gate is shut."""
         self._stopped.set()
         self._pool.close()
+        self._gate.refuse()
         for one in (self._address.socket, self._connection):
             if one is not None:
                 _shut_down(one)
@@ -160,14 +171,7 @@ class Capture:
 
     # The threads.
 
-    def _open(self, images: Path, logs: Path, memory_bytes: int) -> None:
-        self._gate = Gate(logs)
-        self._closing.append(self._gate.close)
-        self._address = protocol.Address(images, protocol.CAPTURE_SOCKET)
-        self._closing.append(self._address.close)
-        self._writer = Writer(images / container.FILE_NAME)
-        self._closing.append(self._writer.close)
-        self._pool = Pool(memory_bytes, least=LEAST_BUFFERS)
+    def _begin(self) -> None:
         for _ in range(_WRITERS):
             self._start(self._write)
         self._start(self._listen)
@@ -183,8 +187,8 @@ class Capture:
                 self._fail(error)
 
         thread = threading.Thread(target=guarded, name=f"images-{work.__name__}", daemon=True)
+        thread.start()  # which may fail
         self._threads.append(thread)
-        thread.start()
         return thread
 
     def _fail(self, error: BaseException) -> None:
@@ -195,11 +199,7 @@ class Capture:
     def _listen(self) -> None:
         """Hand every image that CRIU announces to a thread; at the gate wait for all of them, then let CRIU go on."""
         takers: list[threading.Thread] = []
-        try:
-            connection = self._address.accept()
-        except OSError:  # cancelled
-            raise _GivenUp from None
-        with connection:
+        with self._accept() as connection:
             self._connection = connection
             self._check_stopped()
             while self._criu_announces(connection):
@@ -217,6 +217,21 @@ class Capture:
             # To CRIU a connection that is closed before it has ended is a failure.
             if connection.recv(1):
                 raise protocol.broken("criu has sent an image after its last")
+
+    def _accept(self) -> socket.socket:
+        """CRIU's connection; a criu that came to the gate without one would wait there for ever."""
+        poller = select.poll()
+        poller.register(self._address.socket, select.POLLIN)
+        poller.register(self._gate.asked, select.POLLIN)
+        ready = dict(poller.poll())
+        if self._address.socket.fileno() in ready:
+            try:
+                return self._address.accept()
+            except OSError:  # cancelled
+                raise _GivenUp from None
+        if ready[self._gate.asked] & select.POLLIN:
+            raise protocol.broken("criu has written its images itself")
+        raise _GivenUp  # criu has ended, and its exit status tells why
 
     def _criu_announces(self, connection: socket.socket) -> bool:
         """Wait for the next image; False where CRIU has come to the gate and nothing it sent before is left."""

@@ -12,7 +12,7 @@ from typing import Final
 from blake3 import blake3
 
 from ckptctl import files
-from ckptctl.images import blockfile, container
+from ckptctl.images import blockfile, compression, container
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Footer, Index, StoredImage, damaged
 
 _THREADS: Final = 3
@@ -114,16 +114,29 @@ class Reader:
                 start = end = 0
                 continue
             at = places[block.pack, block.offset_bytes]
-            piece = buffer[at : at + block.stored_bytes]
-            if blake3(piece).digest() != block.digest:
-                raise damaged(f"the block at byte {block.offset_bytes}{self._of(block)} is altered")
-            if end and at == end:
+            piece = self._sound(block, buffer[at : at + block.stored_bytes])
+            if block.codec != Codec.RAW:
+                end = 0
+            elif end and at == end:
                 pieces.pop()
+                end += block.length_bytes
+                piece = buffer[start:end]
             else:
-                start = at
-            end = at + block.length_bytes
-            pieces.append(buffer[start:end])
+                start, end = at, at + block.length_bytes
+            pieces.append(piece)
         return pieces
+
+    def _sound(self, block: Block, stored: memoryview) -> memoryview:
+        """The contents of a block, which are what they were. Raises ContainerDamaged."""
+        try:
+            contents = stored
+            if block.codec != Codec.RAW:
+                contents = memoryview(compression.decode(block.codec, stored, block.length_bytes))
+        except compression.NotDecodable:
+            contents = stored[:0]
+        if blake3(contents).digest() != block.digest:
+            raise damaged(f"the block at byte {block.offset_bytes}{self._of(block)} is altered")
+        return contents
 
     def _fetch(self, window: list[Block], buffer: memoryview) -> dict[tuple[int, int], int]:
         """Read all blocks with as few requests as possible; where each of them (pack, offset) lies in the buffer."""

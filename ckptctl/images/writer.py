@@ -11,8 +11,10 @@ from pathlib import Path
 from blake3 import blake3
 
 from ckptctl.images import blockfile, container
+from ckptctl.images.compression import Encoder
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Pack
 from ckptctl.images.cutting import cut
+from ckptctl.images.levels import Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,10 @@ class _Image:
 class Writer:
     """A new container at `path`, which must not exist. Closing it without `seal` leaves half a file behind."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError."""
+    def __init__(self, path: Path, compression: Compression = Compression.OFF) -> None:
+        """Raises OSError, ZstdMissing."""
+        self._encoder = None if compression is Compression.OFF else Encoder(compression)
+        self._own = _Own()
         self._path = path
         self._descriptor = blockfile.open_new(path)
         self._packs = [Pack(os.urandom(container.PACK_ID_BYTES), 0)]
@@ -149,24 +153,24 @@ class Writer:
         )
 
     def _write(self, buffer: memoryview, fresh: dict[bytes, tuple[int, int]]) -> dict[bytes, bytes]:
-        """Lay the blocks one behind the other, straight from the buffer; their places by their digests."""
-        pieces: list[tuple[int, int]] = []
-        for start, end in fresh.values():
-            if pieces and pieces[-1][1] == start:
-                pieces[-1] = pieces[-1][0], end
-            else:
-                pieces.append((start, end))
-        first, last = pieces[-1]
-        buffer[last : container.aligned(last)] = bytes(container.aligned(last) - last)
-        pieces[-1] = first, container.aligned(last)
-        offset = self._allocate(sum(end - start for start, end in fresh.values()))
-        blockfile.write_all(self._descriptor, [buffer[start:end] for start, end in pieces], offset)
+        """Lay the blocks one behind the other; their places by their digests."""
+        encoded = self._encode(buffer, list(fresh.values()))
+        size = sum(len(data) for _, data in encoded)
+        if all(codec is Codec.RAW for codec, _ in encoded):
+            pieces = _without_copying(buffer, list(fresh.values()))
+        else:
+            pieces = [_gather(self._own.buffer, encoded)]
+        offset = self._allocate(size)
+        blockfile.write_all(self._descriptor, pieces, offset)
         places = {}
-        for digest, (start, end) in fresh.items():
-            size = end - start
-            places[digest] = container.encode_place(Block(offset, size, size, Codec.RAW, 0, digest))
-            offset += size
+        for (digest, (start, end)), (codec, data) in zip(fresh.items(), encoded, strict=True):
+            places[digest] = container.encode_place(Block(offset, len(data), end - start, codec, 0, digest))
+            offset += len(data)
         return places
+
+    def _encode(self, buffer: memoryview, spans: list[tuple[int, int]]) -> list[tuple[Codec, bytes | memoryview]]:
+        blocks = [buffer[start:end] for start, end in spans]
+        return [(Codec.RAW, block) for block in blocks] if self._encoder is None else [*self._encoder.encode(blocks)]
 
     def _allocate(self, size_bytes: int) -> int:
         with self._lock:
@@ -179,3 +183,34 @@ class Writer:
         with self._lock:
             self._zero_bytes += zero_bytes
             self._shared_bytes += shared_bytes
+
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        self.buffer = blockfile.allocate(GROUP_BYTES, populate=False)
+
+
+def _without_copying(buffer: memoryview, spans: list[tuple[int, int]]) -> list[memoryview]:
+    """The parts of the buffer, the last one with zeros up to the next page: only the last can end within one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in spans:
+        if joined and joined[-1][1] == start:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    start, end = joined[-1]
+    joined[-1] = start, container.aligned(end)
+    buffer[end : container.aligned(end)] = bytes(container.aligned(end) - end)
+    return [buffer[start:end] for start, end in joined]
+
+
+def _gather(buffer: memoryview, encoded: list[tuple[Codec, bytes | memoryview]]) -> memoryview:
+    """All of it at the beginning of the buffer, with zeros up to the next page."""
+    end = 0
+    for _, data in encoded:
+        buffer[end : end + len(data)] = data
+        end += len(data)
+    buffer[end : container.aligned(end)] = bytes(container.aligned(end) - end)
+    return buffer[: container.aligned(end)]

@@ -12,15 +12,16 @@ from pathlib import Path
 from ckptctl.images.blockfile import allocate
 from ckptctl.images.capture import Capture
 from ckptctl.images.container import GROUP_BYTES
+from ckptctl.images.levels import Compression
 from ckptctl.images.protocol import CAPTURE_SOCKET, SERVE_SOCKET
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed, Writer
 
 
-def write_container(path: Path, images: Mapping[str, bytes]) -> Sealed:
+def write_container(path: Path, images: Mapping[str, bytes], compression: Compression = Compression.OFF) -> Sealed:
     """A container with these images."""
     buffer = allocate(GROUP_BYTES, populate=False)
-    writer = Writer(path)
+    writer = Writer(path, compression)
     try:
         for name, contents in images.items():
             writer.add_image(name, [contents], buffer)

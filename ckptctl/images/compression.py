@@ -1,0 +1,153 @@
+"""Compressing blocks with zstd, and undoing it without trusting what was stored.
+
+Numbers of two or four bytes, such as weights, hardly compress as they lie: what varies little, sign and exponent, is
+scattered among what looks like noise. Their bytes are taken apart into planes, each compressed by itself and with
+entropy coding alone: on training state that is both smaller and faster than zstd's search for repetitions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from importlib import import_module
+from typing import Any, Final
+
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Codec
+from ckptctl.images.levels import Compression as Compression
+
+# Width of the numbers whose bytes were taken apart.
+_WIDTHS: Final = {Codec.ZSTD: 1, Codec.ZSTD_OF_4: 4, Codec.ZSTD_OF_2: 2}
+# What does not shrink by this much is stored as it is: it is then read without being decompressed.
+_WORTH_IT: Final = 0.95
+# A shuffled block costs more to read.
+_SHUFFLE_WORTH_IT: Final = 0.97
+_SAMPLE_BYTES: Final = 16 << 10
+# Neighbours are mostly parts of one tensor: only one of them is tried out.
+_BLOCKS_PER_PROBE: Final = 4
+# ZSTD_c_literalCompressionMode, and its value "always": without it a level below 0 leaves out the entropy coding.
+_LITERALS: Final = 1002
+_ALWAYS: Final = 1
+_NO_SEARCH: Final = -1000
+_LONGEST_WINDOW_LOG: Final = GROUP_BYTES.bit_length() - 1
+
+
+_LEVELS: Final = {Compression.FAST: -5, Compression.AUTO: 1, Compression.BETTER: 3}
+
+
+class ZstdMissing(CkptctlError):
+    """There is nothing to compress or decompress with."""
+
+    code = "E_ZSTD_MISSING"
+    exit_status = ExitStatus.INCOMPATIBLE
+
+
+class NotDecodable(Exception):
+    """A block cannot be what was stored."""
+
+
+@cache
+def zstd() -> Any:
+    """The module, of Python itself from 3.14 on. Raises ZstdMissing."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise ZstdMissing(
+        "Memory cannot be compressed or decompressed: this Python has no zstd.",
+        hint="Install the package backports.zstd.",
+    )
+
+
+class Encoder:
+    """Chooses how to store blocks. For several threads."""
+
+    def __init__(self, compression: Compression) -> None:
+        """`compression` is not OFF. Raises ZstdMissing."""
+        self._compression = compression
+        self._contexts = _Contexts(_LEVELS[compression])
+
+    def encode(self, blocks: Iterable[memoryview]) -> Iterator[tuple[Codec, bytes | memoryview]]:
+        """How each of these blocks, neighbours in memory, is to be stored, and as what."""
+        choice = Codec.ZSTD
+        for number, block in enumerate(blocks):
+            if self._compression is Compression.BETTER:
+                codec, data = min(self._all(block), key=lambda one: len(one[1]))
+            else:
+                if self._compression is Compression.AUTO and number % _BLOCKS_PER_PROBE == 0:
+                    choice = self._probe(block)
+                codec = Codec.ZSTD if len(block) % ALIGNMENT else choice
+                data = self._encode(codec, block)
+            yield (codec, data) if len(data) < len(block) * _WORTH_IT else (Codec.RAW, block)
+
+    def _probe(self, block: memoryview) -> Codec:
+        """What is best for a sample from the middle of the block."""
+        start = max(0, (len(block) - _SAMPLE_BYTES) // 2)
+        sample = block[start : start + _SAMPLE_BYTES]
+        sizes = {codec: len(data) for codec, data in self._all(sample)}
+        best = min(sizes, key=sizes.__getitem__)
+        if sizes[best] > len(sample) * _WORTH_IT:
+            return Codec.RAW
+        return best if sizes[best] < sizes[Codec.ZSTD] * _SHUFFLE_WORTH_IT else Codec.ZSTD
+
+    def _all(self, block: memoryview) -> Iterator[tuple[Codec, bytes | memoryview]]:
+        return ((codec, self._encode(codec, block)) for codec, width in _WIDTHS.items() if not len(block) % width)
+
+    def _encode(self, codec: Codec, block: memoryview) -> bytes | memoryview:
+        if codec is Codec.RAW:
+            return block
+        width = _WIDTHS[codec]
+        if width == 1:
+            return self._contexts.search(block)
+        contents = bytes(block)
+        return b"".join(self._contexts.planes(contents[place::width]) for place in range(width))
+
+
+class _Contexts(threading.local):
+    """Those of each thread: they have tables of up to 1 MiB, which are set up once."""
+
+    def __init__(self, level: int) -> None:
+        parameter = zstd().CompressionParameter.compression_level
+        self.search = self._compressing({parameter: level})
+        self.planes = self._compressing({parameter: _NO_SEARCH, _LITERALS: _ALWAYS})
+
+    @staticmethod
+    def _compressing(options: dict[int, int]) -> Callable[[bytes | memoryview], bytes]:
+        compressor = zstd().ZstdCompressor(options=options)
+        return partial(compressor.compress, mode=compressor.FLUSH_FRAME)
+
+
+def decode(codec: int, stored: memoryview, length_bytes: int) -> bytes:
+    """The contents of a compressed block, `length_bytes` of them and never more. Raises NotDecodable, ZstdMissing."""
+    width = _WIDTHS[Codec(codec)]
+    share, odd = divmod(length_bytes, width)
+    planes = []
+    rest: bytes | memoryview = stored
+    # No more than there can be: each of endless empty frames would be a copy of what is behind it.
+    for _ in range(width):
+        plane, rest = _frame(rest, share)
+        planes.append(plane)
+    if rest or odd:
+        raise NotDecodable
+    if width == 1:
+        return planes[0]
+    contents = bytearray(length_bytes)
+    for place, plane in enumerate(planes):
+        contents[place::width] = plane
+    return bytes(contents)
+
+
+def _frame(data: bytes | memoryview, length_bytes: int) -> tuple[bytes, bytes]:
+    """The contents of the frame that `data` begins with, and what is behind it."""
+    module = zstd()
+    decompressor = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: _LONGEST_WINDOW_LOG})
+    try:
+        # One more than there may be: else its end would not be seen.
+        contents = decompressor.decompress(data, length_bytes + 1)
+    except module.ZstdError as error:
+        raise NotDecodable from error
+    if not decompressor.eof or len(contents) != length_bytes:
+        raise NotDecodable
+    return contents, decompressor.unused_data
