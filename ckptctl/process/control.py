@@ -122,6 +122,18 @@ def taken(numbers: Iterable[int]) -> tuple[int, ...]:
     return tuple(number for number in wanted if number in groups or Path(f"/proc/{number}/stat").exists())
 
 
+def ending(numbers: Iterable[int]) -> bool:
+    """Whether any of these pids or thread ids is of one that is on its way out, but no zombie yet."""
+    return any(_is_ending(number) for number in numbers)
+
+
+def _is_ending(number: int) -> bool:
+    try:
+        return read_stat(f"/proc/{number}/stat").is_ending
+    except proc.Vanished:
+        return False
+
+
 def _groups_and_sessions() -> frozenset[int]:
     found: set[int] = set()
     for pid in proc.numbers("/proc"):

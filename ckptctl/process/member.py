@@ -140,10 +140,16 @@ class Stat:
     def is_kernel_thread(self) -> bool:
         return bool(self.flags & _PF_KTHREAD)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is on its way out, which takes long where it held much memory, but no zombie yet."""
+        return bool(self.flags & _PF_EXITING) and self.state not in _ENDED
+
 
 _ENDED: Final = frozenset({State.ZOMBIE, State.DEAD})
 _DEFAULT_STATE: Final = State.SLEEPING
-_PF_KTHREAD: Final = 0x00200000  # linux/sched.h
+_PF_EXITING: Final = 0x00000004  # linux/sched.h, as the next
+_PF_KTHREAD: Final = 0x00200000
 _STATES: Final = {state.value: state for state in State} | {"x": State.DEAD}
 
 

@@ -41,7 +41,6 @@ from ckptctl.store.journal import Action, JournalEntry, MovedFile, Phase
 from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 
 OVERLAY: Final = "images"
-_PIDS_FREE_TIMEOUT_S: Final = 10.0
 _ADDRESS_IN_USE: Final = "address-in-use"
 _ADDRESS_WAITS_S: Final = (1.0, 1.0, 2.0, 4.0)
 
@@ -283,10 +282,8 @@ class _Restore:
 
     def _require_free_ids(self) -> None:
         """Wait until the ids that the job must get back are free. Raises PidsTaken."""
-        needed, interrupt = self._ids(), self.services.interrupt
-        if not control.wait_until(
-            lambda: not control.taken(needed), timeout_s=_PIDS_FREE_TIMEOUT_S, interrupt=interrupt
-        ):
+        needed = self._ids()
+        if not ids.come_free(needed, self.services.interrupt):
             raise _pids_taken(control.taken(needed))
 
     @contextmanager
