@@ -20,6 +20,7 @@ from ckptctl import files
 from ckptctl.errors import CkptctlError
 from ckptctl.images import container, protocol
 from ckptctl.images.gate import Gate
+from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
 from ckptctl.images.pool import Pool, PoolClosed
 from ckptctl.images.writer import Sealed, Writer
@@ -55,7 +56,13 @@ class Capture:
     """
 
     def __init__(
-        self, images: Path, logs: Path, *, memory_bytes: int, compression: Compression = Compression.OFF
+        self,
+        images: Path,
+        logs: Path,
+        *,
+        memory_bytes: int,
+        compression: Compression = Compression.OFF,
+        known: Known | None = None,
     ) -> None:
         """Listen in `images`; the pool takes `memory_bytes` at most (no fewer than LEAST_BUFFERS buffers).
 
@@ -77,7 +84,7 @@ class Capture:
             self._closing.append(self._gate.close)
             self._address = protocol.Address(images, protocol.CAPTURE_SOCKET)
             self._closing.append(self._address.close)
-            self._writer = Writer(images / container.FILE_NAME, compression)
+            self._writer = Writer(images / container.FILE_NAME, compression, known)
             self._closing.append(self._writer.close)
             self._pool = Pool(memory_bytes, least=LEAST_BUFFERS)
             self._begin()

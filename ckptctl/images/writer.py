@@ -14,6 +14,7 @@ from ckptctl.images import blockfile, container
 from ckptctl.images.compression import Encoder
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Pack
 from ckptctl.images.cutting import cut
+from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
 
 
@@ -22,7 +23,8 @@ class Sealed:
     """A container that is complete and on the disk. `digest` stands for all that it holds.
 
     Of the contents, what CRIU wrote, `zero_bytes` are zeros and `shared_bytes` are stored already, in an earlier pack
-    or further ahead in this one; `stored_bytes` is what the others take.
+    or further ahead in this one; `stored_bytes` is what the others take. `packs` are the files of the earlier packs
+    that it refers to, links beside it.
     """
 
     size_bytes: int
@@ -31,6 +33,7 @@ class Sealed:
     shared_bytes: int
     stored_bytes: int
     digest: str
+    packs: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -43,13 +46,16 @@ class _Image:
 class Writer:
     """A new container at `path`, which must not exist. Closing it without `seal` leaves half a file behind."""
 
-    def __init__(self, path: Path, compression: Compression = Compression.OFF) -> None:
-        """Raises OSError, ZstdMissing."""
+    def __init__(self, path: Path, compression: Compression = Compression.OFF, known: Known | None = None) -> None:
+        """`known`: blocks that need not be stored; its links lie beside `path`. Raises OSError, ZstdMissing."""
+        self._known = known or Known(path.parent)
         self._encoder = None if compression is Compression.OFF else Encoder(compression)
         self._own = _Own()
         self._path = path
         self._descriptor = blockfile.open_new(path)
         self._packs = [Pack(os.urandom(container.PACK_ID_BYTES), 0)]
+        # The numbers that packs have here by those in the snapshot that is known.
+        self._numbers: dict[int, int] = {}
         self._images: dict[str, _Image] = {}
         # What is stored, by its digest: its entry in the index without the digest. It grows by some 250 bytes for each
         # block, 4 MiB for 1 GiB.
@@ -98,6 +104,8 @@ class Writer:
             (image.name, image.size_bytes, b"".join(image.entries[number] for number in range(len(image.entries))))
             for image in sorted(self._images.values(), key=lambda one: one.name)
         ]
+        packs = tuple(pack.name for pack in self._packs[1:])
+        self._known.keep_only(frozenset(packs))
         data, digest = container.tail(self._end_bytes, self._packs, images)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(descriptor, "wb") as file:
@@ -112,6 +120,7 @@ class Writer:
             shared_bytes=self._shared_bytes,
             stored_bytes=self._stored_bytes,
             digest=digest.hex(),
+            packs=packs,
         )
 
     def close(self) -> None:
@@ -139,7 +148,7 @@ class Writer:
                 continue
             digest = blake3(piece).digest()
             found.append((end - start, digest))
-            if digest not in self._places:
+            if digest not in self._places and not self._refer(digest):
                 fresh[digest] = start, end
         # Another thread may store the same block at this moment: either refers to its own copy.
         places = self._write(buffer, fresh) if fresh else {}
@@ -151,6 +160,19 @@ class Writer:
             (places.get(digest) or self._places[digest]) + digest if digest else container.zero_entry(length)
             for length, digest in found
         )
+
+    def _refer(self, digest: bytes) -> bool:
+        """Refer to a block of an earlier snapshot, where there is such a one."""
+        place = self._known.places.get(digest)
+        if place is None:
+            return False
+        block = container.decode(place + digest)
+        with self._lock:
+            if block.pack not in self._numbers:
+                self._numbers[block.pack] = len(self._packs)
+                self._packs.append(self._known.packs[block.pack])
+        self._places[digest] = container.encode_place(block._replace(pack=self._numbers[block.pack]))
+        return True
 
     def _write(self, buffer: memoryview, fresh: dict[bytes, tuple[int, int]]) -> dict[bytes, bytes]:
         """Lay the blocks one behind the other; their places by their digests."""

@@ -12,16 +12,22 @@ from pathlib import Path
 from ckptctl.images.blockfile import allocate
 from ckptctl.images.capture import Capture
 from ckptctl.images.container import GROUP_BYTES
+from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
 from ckptctl.images.protocol import CAPTURE_SOCKET, SERVE_SOCKET
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed, Writer
 
 
-def write_container(path: Path, images: Mapping[str, bytes], compression: Compression = Compression.OFF) -> Sealed:
+def write_container(
+    path: Path,
+    images: Mapping[str, bytes],
+    compression: Compression = Compression.OFF,
+    known: Known | None = None,
+) -> Sealed:
     """A container with these images."""
     buffer = allocate(GROUP_BYTES, populate=False)
-    writer = Writer(path, compression)
+    writer = Writer(path, compression, known)
     try:
         for name, contents in images.items():
             writer.add_image(name, [contents], buffer)
