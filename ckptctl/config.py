@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
+from ckptctl.images.levels import Compression
 from ckptctl.snapshot.ways import Aim, Layout, Way
 from ckptctl.units import parse_duration
 
@@ -26,6 +27,11 @@ SYSTEM_STATE: Final = Path("/var/lib/ckptctl")
 _ENVIRONMENT: Final = "environment"
 _COMMAND_LINE: Final = "command line"
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+
+
+class _Switch(StrEnum):
+    ON = "on"
+    OFF = "off"
 
 
 class ConfigError(CkptctlError):
@@ -50,6 +56,10 @@ SETTINGS: Final = (
     Setting("criu", "CKPTCTL_CRIU", "The criu program to use, instead of the one that ckptctl finds."),
     Setting("images", "CKPTCTL_IMAGES", "The form of the images of new snapshots: stream or directory."),
     Setting("aim", "CKPTCTL_AIM", "What a stream of images is to be good at: auto, durable or pause."),
+    Setting("compress", "CKPTCTL_COMPRESS", "How much time a smaller snapshot may take: off, fast, auto or better."),
+    Setting(
+        "dedup", "CKPTCTL_DEDUP", "Whether a snapshot shares what an earlier one of its run has stored: on or off."
+    ),
     Setting("lock_wait", "CKPTCTL_LOCK_WAIT", "How long to wait for a job or a run that another command works on."),
 )
 
@@ -84,7 +94,7 @@ def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flag
         state=_absolute(values.get("state", str(home / "state")), working_folder),
         criu=_absolute(values["criu"], working_folder) if "criu" in values else None,
         lock_wait_s=_duration(values.get("lock_wait", "0"), "lock_wait", origins),
-        way=Way(_choice(Layout, "images", values, origins), _choice(Aim, "aim", values, origins)),
+        way=_way(values, origins),
         origins=tuple(sorted(origins.items())),
     )
 
@@ -153,6 +163,21 @@ def _duration(text: str, key: str, origins: Mapping[str, str]) -> float:
         raise ConfigError(
             f"{origins[key]}: the setting {key!r} cannot be used. {error.message}", hint=error.hint
         ) from None
+
+
+def _way(values: Mapping[str, str], origins: Mapping[str, str]) -> Way:
+    way = Way(
+        _choice(Layout, "images", values, origins),
+        _choice(Aim, "aim", values, origins),
+        _choice(Compression, "compress", values, origins),
+        _choice(_Switch, "dedup", values, origins) is _Switch.ON,
+    )
+    idle = [key for key in ("aim", "compress", "dedup") if origins.get(key) == _COMMAND_LINE]
+    if idle and way.layout is Layout.DIRECTORY:
+        raise UsageError(
+            f"--{idle[0]} is for --images stream: criu writes its own files as it does.", hint="Leave out one of both."
+        )
+    return way
 
 
 def _choice(kind: type[ChoiceT], key: str, values: Mapping[str, str], origins: Mapping[str, str]) -> ChoiceT:

@@ -138,9 +138,10 @@ def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderT
 
 
 def _words(report: DumpReport) -> str:
+    takes = text.stored(report.image_bytes, report.contents_bytes, report.shared_bytes)
     lines = [
         report.outcome.sentence,
-        f"snapshot {report.id} of the run {report.run}: {format_size(report.image_bytes)}, "
+        f"snapshot {report.id} of the run {report.run}: {takes}, "
         f"{text.counted(report.processes, 'process', 'processes')}, "
         f"the job stood still for {format_duration(report.frozen_s)}",
         *(f"  {line}" for line in text.gpu_timings(report.gpu.timings if report.gpu else ())),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ckptctl.cli.options import ImagesOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt, parse_images
+from ckptctl.cli.options import CompressOpt, ImagesOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt, parse_form
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.units import format_size
 
@@ -26,6 +26,7 @@ def export(
     snapshot: SnapshotArg,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the copy goes: a folder that is empty or new.")],
     images: ImagesOpt = _DIRECTORY,
+    compress: CompressOpt = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Look in this run only.")] = None,
     store: StoreOpt = None,
     json: JsonOpt = False,
@@ -39,16 +40,17 @@ def export(
     from ckptctl.store.selectors import find
 
     manner = Manner(json, quiet)
-    layout = parse_images(images or _DIRECTORY)
+    form = parse_form(images or _DIRECTORY, compress)
     with session(manner, store=store) as app:
         found = find(app.store_if_any(), snapshot, run)
-        copied = copy(found.folder, folder, layout, app.services)
+        copied = copy(found.folder, folder, form, app.services)
     return emit(manner, "export", copied, _words(copied))
 
 
 def import_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of one snapshot.")],
     images: ImagesOpt = _STREAM,
+    compress: CompressOpt = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="The run to copy it into.", show_default="its own")
     ] = None,
@@ -63,12 +65,12 @@ def import_(
     from ckptctl.store.names import check_run_name
 
     manner = Manner(json, quiet)
-    layout = parse_images(images or _STREAM)
+    form = parse_form(images or _STREAM, compress)
     named = None if run is None else check_run_name(run)
     with session(manner, store=store, lock_wait=lock_wait) as app:
         source = SnapshotFolder(folder.absolute())
         require_own(source.path)
-        copied = bring_in(source, app.store(), named, layout, app.services)
+        copied = bring_in(source, app.store(), named, form, app.services)
     return emit(manner, "import", copied, _words(copied))
 
 

@@ -48,7 +48,10 @@ def words_of(group: Any) -> tuple[str, ...]:
             continue
         name = f"--{one.name.replace('_', '-')}"
         many = value if isinstance(value, list) else [value]
-        words += [name] if value is True else [f"{name}={item}" for item in many]
+        if isinstance(value, bool):
+            words.append(name if value else name.replace("--", "--no-", 1))
+        else:
+            words += [f"{name}={item}" for item in many]
     return tuple(words)
 
 

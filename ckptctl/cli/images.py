@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ckptctl.cli.options import ImagesOpt
+from ckptctl.cli.options import CompressOpt, ImagesOpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,17 @@ class ImageOptions:
         ),
     ] = None
 
+    compress: CompressOpt = None
+    dedup: Annotated[
+        bool | None,
+        typer.Option(
+            "--dedup/--no-dedup",
+            help="Share what the snapshot before has stored already, as long as either is there; not with --to.",
+            show_default="--dedup",
+        ),
+    ] = None
+
     def flags(self) -> dict[str, str]:
         """Those that were said, for `session`."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        said = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: {True: "on", False: "off"}.get(value, value) for key, value in said.items()}

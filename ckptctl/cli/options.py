@@ -11,7 +11,7 @@ from ckptctl.errors import UsageError
 
 if TYPE_CHECKING:
     from ckptctl.snapshot.rollback import Mode
-    from ckptctl.snapshot.ways import Layout
+    from ckptctl.snapshot.ways import Form
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document; progress as JSON lines on stderr.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
@@ -72,6 +72,16 @@ ImagesOpt = Annotated[
         show_default="stream",
     ),
 ]
+CompressOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--compress",
+        metavar="off|fast|auto|better",
+        help="How much time a smaller snapshot may take: zstd -5, 1 or 3; the last two take numbers apart where that "
+        "pays.",
+        show_default="off; of a copy as it was",
+    ),
+]
 ROLL_BACK = "roll-back"
 
 
@@ -84,13 +94,21 @@ def parse_files(text: str) -> Mode:
     return Mode(text)
 
 
-def parse_images(text: str) -> Layout:
-    """The value of --images. Raises UsageError."""
-    from ckptctl.snapshot.ways import Layout
+def parse_form(images: str, compress: str | None) -> Form:
+    """The values of --images and --compress for a copy. Raises UsageError."""
+    from ckptctl.images.levels import Compression
+    from ckptctl.snapshot.ways import Form, Layout
 
-    if text not in [layout.value for layout in Layout]:
-        raise UsageError(f"--images {text}: not known.", hint="One of stream, directory.")
-    return Layout(text)
+    if images not in list(Layout):
+        raise UsageError(f"--images {images}: not known.", hint="One of stream, directory.")
+    if compress is not None and compress not in list(Compression):
+        raise UsageError(f"--compress {compress}: not known.", hint=f"One of {', '.join(Compression)}.")
+    form = Form(Layout(images), Compression(compress) if compress else None)
+    if form.compression and form.layout is Layout.DIRECTORY:
+        raise UsageError(
+            "--compress is for --images stream: criu knows no compressed files.", hint="Add --images stream."
+        )
+    return form
 
 
 def parse_pid(text: str) -> int:

@@ -21,7 +21,8 @@ STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such snapshot; 10 store; 1
 
 RunOpt = Annotated[str | None, typer.Option("--run", metavar="NAME", help="This run only.")]
 _COLUMNS: Final = (
-    ("id", "left"), ("run", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("frozen", "right"),
+    ("id", "left"), ("run", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("shared", "right"),
+    ("frozen", "right"),
     ("state", "left"),
 )  # fmt: skip
 
@@ -122,6 +123,7 @@ def _row(entry: Entry, now: datetime) -> list[str]:
         text.age(entry.created, now),
         "" if step is None else str(step),
         format_size(manifest.images.size_bytes) if manifest else "",
+        format_size(manifest.images.shared_bytes) if manifest and manifest.images.shared_bytes else "",
         format_duration(criu.frozen_us / 1e6) if criu else "",
         _state(entry),
     ]
@@ -142,6 +144,8 @@ def _summary(entry: Entry) -> dict[str, object]:
         "metrics": dict(manifest.progress.metrics) if manifest else {},
         "metric_steps": dict(manifest.progress.metric_steps) if manifest else {},
         "size_bytes": manifest.images.size_bytes if manifest else None,
+        "contents_bytes": manifest.images.contents_bytes if manifest else None,
+        "shared_bytes": manifest.images.shared_bytes if manifest else None,
         "frozen_us": manifest.timings.criu.frozen_us if manifest and manifest.timings.criu else None,
         "ended": manifest.ended if manifest else None,
     }

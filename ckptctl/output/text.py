@@ -91,6 +91,14 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def stored(own_bytes: int, contents_bytes: int, shared_bytes: int) -> str:
+    """What a snapshot takes, and what for: `1.20 GiB of 4.00 GiB, 2.50 GiB of which were stored already`."""
+    if not shared_bytes:
+        return format_size(own_bytes)
+    already = f"{format_size(shared_bytes)} of which were stored already"
+    return f"{format_size(own_bytes)} for {format_size(contents_bytes)}, {already}"
+
+
 def gpu_timings(timings: Iterable[CudaTiming]) -> list[str]:
     """A line for each GPU process, in the order in which they were locked: its actions with their times and rates."""
     by_process: dict[int, list[str]] = {}
@@ -110,10 +118,7 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[str]]]:
     return [(title, lines) for title, lines in (
         ("progress", _progress(manifest)),
         ("timings", _timings(manifest)),
-        ("memory", [
-            f"resident {format_size(manifest.memory.resident_bytes)}, images {format_size(manifest.images.size_bytes)} "
-            f"in {counted(len(manifest.images.files) + (manifest.images.container is not None), 'file')}"
-        ]),
+        ("memory", _memory(manifest)),
         ("GPU", _gpu(manifest.gpu) if manifest.gpu else []),
         ("processes", [
             f"{one.pid} {one.comm} [{counted(len(one.threads), 'thread')}, {format_size(one.rss_bytes)}, {one.state}] "
@@ -151,6 +156,25 @@ def _progress(manifest: Manifest) -> list[str]:
         lines.append(f"{name} = {value:g}{elsewhere}")
     lines += [f"tag {tag}" for tag in manifest.tags]
     return lines + ([f"note: {manifest.note}"] if manifest.note else [])
+
+
+def _memory(manifest: Manifest) -> list[str]:
+    images, memory = manifest.images, manifest.memory
+    files = len(images.files) + (images.container is not None)
+    lines = [
+        f"resident {format_size(memory.resident_bytes)}, images {format_size(images.size_bytes)} "
+        f"in {counted(files, 'file')}"
+    ]
+    if images.container is not None:
+        found = images.container
+        lines.append(
+            f"pages {format_size(found.contents_bytes)}: {format_size(found.zero_bytes)} are zeros, "
+            f"{format_size(found.shared_bytes)} were stored already, the rest takes {format_size(found.size_bytes)} "
+            f"(compression {found.compression})"
+        )
+        if found.packs:
+            lines.append(f"linked to the containers of {counted(len(found.packs), 'earlier snapshot')}")
+    return lines
 
 
 def _gpu(gpu: Gpu) -> list[str]:

@@ -55,6 +55,8 @@ class DumpRequest:
 class DumpReport:
     """A dump that succeeded. Times are in seconds; `frozen_s` is CRIU's own figure for the job's pause.
 
+    `image_bytes` is what the snapshot stores itself, `contents_bytes` what CRIU gave, of which `shared_bytes` were
+    stored already.
     `buffer_bytes` is the memory for what CRIU gives faster than the disk takes it, 0 where CRIU wrote its images
     itself; `peak_bytes` the most that ckptctl has held in all, None where the kernel does not tell.
     """
@@ -65,6 +67,8 @@ class DumpReport:
     outcome: Outcome
     processes: int
     image_bytes: int
+    contents_bytes: int
+    shared_bytes: int
     frozen_s: float
     timings: tuple[Timing, ...]
     images: Layout

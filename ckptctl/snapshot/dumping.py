@@ -23,6 +23,8 @@ from ckptctl.process.tree import KernelThread, Tree, read_tree
 from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing, stream
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
+from ckptctl.snapshot.former import newest_with_container
+from ckptctl.snapshot.gpu_steps import GpuSteps
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
 from ckptctl.snapshot.preload import preload
 from ckptctl.snapshot.services import Services
@@ -34,12 +36,12 @@ from ckptctl.store.layout import SnapshotFolder
 
 if TYPE_CHECKING:
     from ckptctl.criu.records import DumpStats, Images
-    from ckptctl.images.capture import Capture
     from ckptctl.snapshot import describe
     from ckptctl.store import manifest
+    from ckptctl.store.catalog import Entry
 
 
-class Dump:
+class Dump(GpuSteps):
     """One dump; each step fills in what the later ones need. `held` is closed by the caller, whatever `run` raises."""
 
     tree: Tree
@@ -50,7 +52,6 @@ class Dump:
     id: str
     stats: DumpStats
     described: manifest.Manifest
-    gpu_host_bytes: int
 
     def __init__(self, request: DumpRequest, services: Services, held: ExitStack) -> None:
         self.request = request
@@ -61,7 +62,7 @@ class Dump:
         self.gpu: gpu.GpuJob | None = None
         self.gpu_failure: CkptctlError | None = None
         self.staging: staging.Staging | None = None
-        self.capture: Capture | None = None
+        self.taking: stream.Taking | None = None
         self.record: journal.Record | None = None
         self.kept_files: tuple[manifest.KeptFile, ...] = ()
         self._held = held
@@ -132,60 +133,26 @@ class Dump:
         if self.request.way.layout is Layout.STREAM:
             wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
             room = stream.Room(wanted, services.machine.memory_available_bytes - device_bytes)
-            aim, reporter = self.request.way.aim, services.reporter
-            self.capture = held(stream.listening(self.staging.folder, self.criu, aim, room, reporter))
+            way, folder = self.request.way, self.staging.folder
+            self.taking = held(stream.listening(folder, self.criu, way, room, self._former(), services.reporter))
+
+    def _former(self) -> Entry | None:
+        """The snapshot with which this one may share what is the same."""
+        target = self.request.target
+        if not self.request.way.dedup or not isinstance(target, StoreTarget):
+            return None
+        return newest_with_container(target.store.run(self.run_name))
 
     def discard(self) -> None:
         """Remove what was built and close the journal, unless the job must be recovered: the images are needed then."""
         if self.gpu_failure or (self.record is not None and standing.is_standing_still(self.record.entry)):
             return
-        if self.capture is not None:
-            self.capture.close()
+        if self.taking is not None:
+            self.taking.capture.close()
         if self.staging is not None:
             staging.discard(self.staging.folder)
         if self.record is not None:
             self.record.close()
-
-    def has_gpu(self) -> bool:
-        """Whether the job has GPU memory."""
-        return self.gpu is not None
-
-    def gpu_goes_on(self) -> bool:
-        """Whether the job has GPU memory and is to go on."""
-        return self.gpu is not None and self.request.leave_running
-
-    def lock_gpu(self) -> None:
-        """Lock every CUDA process, all before any is checkpointed: no collective is left half-way."""
-        if self.gpu is not None:
-            record, _ = self._opened()
-            record.advance(Phase.MOVING_DEVICE_MEMORY)
-            self.gpu.lock(round(self.request.gpu_lock_timeout_s * 1000), self.services.interrupt)
-
-    def checkpoint_gpu(self) -> None:
-        """Move the device memory of every CUDA process into its host memory; the GPUs are free then."""
-        self.services.interrupt.check()
-        if self.gpu is not None:
-            self.gpu.checkpoint()
-            self.gpu_host_bytes = gpu.host_bytes(self.gpu.pids)
-
-    def free_gpu(self) -> None:
-        """Bring every CUDA process back to running. Raises CudaLost where the driver has given one up."""
-        if self.gpu is None:
-            return
-        try:
-            self.gpu.resume()
-        except CkptctlError as error:
-            self.gpu_failure = error
-            raise
-        self.gpu_failure = None
-
-    def resume_gpu(self) -> None:
-        """Give a job that is to go on its device memory back, before anything slow is done.
-
-        Where that fails the job is lost, but its images are whole: the dump goes on, so that it can be restored.
-        """
-        with suppress(CkptctlError):
-            self.free_gpu()
 
     def freeze(self) -> None:
         """Let criu write the images; it leaves the tree stopped, or running, and never kills it.
@@ -204,10 +171,10 @@ class Dump:
             leave=Leave.STOPPED if stop else Leave.RUNNING,
             prefix=namespaces.enter_namespaces_prefix(pid),
             outer_pid=pid,
-            streamer=self.capture,
+            streamer=self.taking.capture if self.taking else None,
         )
         logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
-        with stream.explaining(self.capture), logs_kept:
+        with stream.explaining(self.taking), logs_kept:
             watch = partial(self._progress, "memory", total=self.tree.estimated_bytes)
             self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=watch)
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
@@ -237,7 +204,7 @@ class Dump:
         from ckptctl.store import manifest_json, script
 
         _, folder = self._opened()
-        digested = stream.bring_in(folder, self.capture, self.services.interrupt, partial(self._progress, "images"))
+        digested = stream.bring_in(folder, self.taking, self.services.interrupt, partial(self._progress, "images"))
         for caution in network.unheld(self.images, self.options):
             self._warn(caution, "W_NOT_HELD")
         described = self.described = describe.manifest_of(self._subject(), self.images, digested)
@@ -319,7 +286,7 @@ class Dump:
             environments=environments,
             kept_files=self.kept_files,
             gpu=describe.gpu_of(self.gpu, self.tree),
-            buffer_bytes=self.capture.memory_bytes if self.capture else 0,
+            buffer_bytes=self.taking.capture.memory_bytes if self.taking else 0,
             peak_bytes=memory.peak_bytes(),
         )
 
@@ -367,6 +334,8 @@ class Dump:
             image_bytes=self.described.images.size_bytes,
             frozen_s=self.stats.frozen_us / 1e6,
             timings=tuple(self.timings),
+            contents_bytes=self.described.images.contents_bytes,
+            shared_bytes=self.described.images.shared_bytes,
             images=Layout.STREAM if self.described.images.container else Layout.DIRECTORY,
             buffer_bytes=self.described.memory.buffer_bytes,
             peak_bytes=memory.peak_bytes(),
@@ -377,7 +346,7 @@ class Dump:
         )
 
 
-_STEPS: Final = (
+_STEPS: Final[tuple[Step[Dump], ...]] = (
     Step("look", "Looking at the job", Dump.look),
     Step("prepare", "Preparing", Dump.prepare, undo=Dump.discard),
     Step("lock-gpu", "Waiting for the GPUs to come to rest", Dump.lock_gpu, undo=Dump.free_gpu, when=Dump.has_gpu),

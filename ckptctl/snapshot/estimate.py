@@ -37,11 +37,11 @@ def estimate(host_bytes: int, device_bytes: int, earlier: Iterable[Manifest], ho
     """Scale the pauses of the earlier dumps of this machine that were nearest in size, with or without GPU memory."""
     size_bytes = host_bytes + device_bytes
     measured = [
-        (one.images.size_bytes, pause_s)
+        (one.images.contents_bytes, pause_s)
         for one in earlier
         if one.host.hostname == hostname and (one.gpu is not None) == (device_bytes > 0)
         for pause_s in (_pause_s(one),)
-        if pause_s is not None and one.images.size_bytes > 0
+        if pause_s is not None and one.images.contents_bytes > 0
     ]
     if not measured:
         kind = "with GPU memory " if device_bytes else ""

@@ -18,11 +18,13 @@ from ckptctl import files
 from ckptctl.events import Progress
 from ckptctl.images import blockfile, container
 from ckptctl.images.container import StoredImage
+from ckptctl.images.levels import Compression
 from ckptctl.images.reader import Reader, is_hole, require_digest
 from ckptctl.images.writer import Writer
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.services import Services
-from ckptctl.snapshot.ways import Layout
+from ckptctl.snapshot.stream import packs_in, record_of
+from ckptctl.snapshot.ways import Form, Layout
 from ckptctl.store import catalog, digests, links, locks, manifest_json, script, staging
 from ckptctl.store.digests import Meter
 from ckptctl.store.layout import SnapshotFolder, Store
@@ -41,23 +43,23 @@ class Copied:
     image_bytes: int
 
 
-def export(source: SnapshotFolder, target: Path, images: Layout, services: Services) -> Copied:
+def export(source: SnapshotFolder, target: Path, form: Form, services: Services) -> Copied:
     """Copy a snapshot to the folder `target`, which must be empty or missing.
 
     Raises TargetNotEmpty, SnapshotDamaged, ContainerDamaged, ManifestDamaged, NoSpace, FileTrouble and the interrupt's
     exceptions: then there is nothing at `target`.
     """
     found = manifest_json.read(source.manifest)
-    return _copy(source, found, staging.place_beside(target, f"{found.id}-{services.random_hex()}"), images, services)
+    return _copy(source, found, staging.place_beside(target, f"{found.id}-{services.random_hex()}"), form, services)
 
 
-def bring_in(source: SnapshotFolder, store: Store, run: str | None, images: Layout, services: Services) -> Copied:
+def bring_in(source: SnapshotFolder, store: Store, run: str | None, form: Form, services: Services) -> Copied:
     """Copy a snapshot in a folder of its own into the store, into its run or into `run`. Raises as `export`."""
     found = manifest_json.read(source.manifest)
     found = found if run is None else dataclasses.replace(found, run=run)
     append, owner, interrupt = locks.Intent.APPEND, services.owner, services.interrupt
     with locks.run_lock(store, found.run, append, owner, wait_s=services.lock_wait_s, interrupt=interrupt):
-        copied = _copy(source, found, staging.place_in_store(store, found.run, found.id), images, services)
+        copied = _copy(source, found, staging.place_in_store(store, found.run, found.id), form, services)
         folder = store.run(found.run)
         ids = catalog.list_ids(folder)
         if ids[-1] == found.id:
@@ -67,14 +69,14 @@ def bring_in(source: SnapshotFolder, store: Store, run: str | None, images: Layo
     return copied
 
 
-def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, images: Layout, services: Services) -> Copied:
+def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, form: Form, services: Services) -> Copied:
     def progress(done: int, total: int) -> None:
         services.reporter.report(Progress("images", done, total))
 
     staging.create(staged)
     try:
-        meter = Meter(found.images.size_bytes, services.interrupt, progress)
-        made = _copy_images(source.images, staged.folder.images, found.images, images, meter)
+        meter = Meter(found.images.contents_bytes, services.interrupt, progress)
+        made = _copy_images(source.images, staged.folder.images, found.images, form, meter)
         memory = dataclasses.replace(found.memory, image_bytes=made.size_bytes)
         changed = dataclasses.replace(found, images=made, memory=memory)
         _copy_beside(source, staged.folder)
@@ -86,7 +88,7 @@ def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, images: Layo
     finally:
         if not staging.is_committed(staged):
             staging.discard(staged.folder)
-    return Copied(found.id, found.run, staged.final.path, images, made.size_bytes)
+    return Copied(found.id, found.run, staged.final.path, form.layout, made.size_bytes)
 
 
 def _copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
@@ -99,20 +101,18 @@ def _copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
         shutil.copyfile(source.labels, target.labels)
 
 
-def _copy_images(source: Path, target: Path, found: Images, images: Layout, meter: Meter) -> Images:
+def _copy_images(source: Path, target: Path, found: Images, form: Form, meter: Meter) -> Images:
     """Copy all images into the form that is wanted. Raises OSError, SnapshotDamaged and ContainerDamaged."""
-    pages = [record for record in found.files if container.is_page_image(record.name)]
-    into_container = images is Layout.STREAM
+    into_container = form.layout is Layout.STREAM
     for record in found.files:
-        if not into_container or record not in pages:
+        if not into_container or not _is_memory(record):
             _copy_file(source, target, record, meter)
     made = None
     if into_container:
-        made = _fill_container(source, target, found, pages, meter)
+        made = _fill_container(source, target, found, form.compression, meter)
     elif found.container is not None:
         _empty_container(source, target, found.container, meter)
-    without = frozenset({container.FILE_NAME}) if into_container else frozenset[str]()
-    records = digests.digest_images(target, meter.interrupt, lambda *_: None, without=without)
+    records = digests.digest_images(target, meter.interrupt, lambda *_: None, without=packs_in(target))
     return Images(DIGEST_ALGORITHM, records, made)
 
 
@@ -157,21 +157,24 @@ def _stored_pieces(reader: Reader, image: StoredImage, meter: Meter) -> Iterator
 
 
 def _fill_container(
-    source: Path, target: Path, found: Images, pages: list[ImageRecord], meter: Meter
+    source: Path, target: Path, found: Images, asked: Compression | None, meter: Meter
 ) -> ContainerRecord:
+    compression = asked or (found.container.compression if found.container else Compression.OFF)
     buffer = blockfile.allocate(container.GROUP_BYTES, populate=False)
-    writer = Writer(target / container.FILE_NAME)
+    writer = Writer(target / container.FILE_NAME, compression)
     try:
         if found.container is not None:
             with Reader(source / found.container.name) as reader:
                 require_digest(reader.index, found.container.digest)
                 for image in reader.index.images:
                     writer.add_image(image.name, _stored_pieces(reader, image, meter), buffer)
-        for record in pages:
+        for record in filter(_is_memory, found.files):
             writer.add_image(record.name, _pieces_of(source, record, meter), buffer)
         sealed = writer.seal()
     finally:
         writer.close()
-    return ContainerRecord(
-        container.FILE_NAME, sealed.size_bytes, sealed.contents_bytes, sealed.zero_bytes, sealed.digest
-    )
+    return record_of(target, sealed, compression)
+
+
+def _is_memory(record: ImageRecord) -> bool:
+    return container.is_page_image(record.name)

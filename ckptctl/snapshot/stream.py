@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,13 +14,18 @@ from ckptctl.criu.program import Criu, knows_stream
 from ckptctl.events import Notice, Reporter
 from ckptctl.host import cgroup
 from ckptctl.snapshot.damage import SnapshotDamaged
-from ckptctl.snapshot.ways import Aim
+from ckptctl.snapshot.former import known_by
+from ckptctl.snapshot.ways import Aim, Way
 
 if TYPE_CHECKING:
     from ckptctl.images.capture import Capture
+    from ckptctl.images.known import Known
+    from ckptctl.images.levels import Compression
     from ckptctl.images.serve import Serving
+    from ckptctl.images.writer import Sealed
     from ckptctl.interrupt import Interrupt
     from ckptctl.store import manifest
+    from ckptctl.store.catalog import Entry
     from ckptctl.store.layout import SnapshotFolder
 
 # Enough to keep a disk busy.
@@ -62,11 +67,37 @@ class Room:
         return max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed))
 
 
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Who takes the images of a dump, how memory is compressed, and what of it is stored already."""
+
+    capture: Capture
+    compression: Compression
+    known: Known | None
+
+    def bring_in(
+        self, folder: SnapshotFolder, interrupt: Interrupt, on_progress: Callable[[int, int], None]
+    ) -> manifest.Images:
+        """As the function of this name."""
+        from ckptctl.store import digests, manifest
+
+        # The small files while the memory is still on its way.
+        records = digests.digest_images(folder.images, interrupt, lambda *_: None, without=packs_in(folder.images))
+        sealed = self.capture.finish(interrupt, on_progress)
+        self.capture.close()
+        if self.known is not None:
+            self.known.close()
+        return manifest.Images(manifest.DIGEST_ALGORITHM, records, record_of(folder.images, sealed, self.compression))
+
+
 @contextmanager
-def listening(folder: SnapshotFolder, criu: Criu, aim: Aim, room: Room, reporter: Reporter) -> Iterator[Capture | None]:
+def listening(
+    folder: SnapshotFolder, criu: Criu, way: Way, room: Room, former: Entry | None, reporter: Reporter
+) -> Iterator[Taking | None]:
     """Be ready to take the images of a dump; `room` is what the machine has, a limit of our own comes on top.
 
-    None, and a word to the reporter, where criu must write them itself. Raises FileTrouble and NoSpace.
+    What the snapshot `former` has stored is shared with it.
+    None, and a word to the reporter, where criu must write them itself. Raises FileTrouble, NoSpace and ZstdMissing.
     """
     from ckptctl.images.capture import Capture
 
@@ -78,16 +109,24 @@ def listening(folder: SnapshotFolder, criu: Criu, aim: Aim, room: Room, reporter
 
     left = cgroup.memory_left_bytes(Path("/proc/self/cgroup").read_text().splitlines())
     room = room if left is None else replace(room, free_bytes=min(room.free_bytes, left))
-    with Capture(folder.images, folder.logs, memory_bytes=room.buffer_bytes(aim)) as capture:
-        yield capture
+    memory_bytes = room.buffer_bytes(way.aim)
+    with ExitStack() as held:
+        known = known_by(former, folder, reporter) if former is not None else None
+        if known is not None:
+            held.callback(known.close)
+        capture = held.enter_context(
+            Capture(folder.images, folder.logs, memory_bytes=memory_bytes, compression=way.compression, known=known)
+        )
+        yield Taking(capture, way.compression, known)
 
 
 @contextmanager
-def explaining(capture: Capture | None) -> Iterator[None]:
+def explaining(taking: Taking | None) -> Iterator[None]:
     """Where criu fails in this block because its images could not be taken, raise why; so too where they did not come.
 
     Raises NoSpace, FileTrouble and StreamBroken.
     """
+    capture = taking.capture if taking else None
     try:
         yield
     except CriuDumpFailed as error:
@@ -101,26 +140,39 @@ def explaining(capture: Capture | None) -> Iterator[None]:
 
 
 def bring_in(
-    folder: SnapshotFolder,
-    capture: Capture | None,
-    interrupt: Interrupt,
-    on_progress: Callable[[int, int], None],
+    folder: SnapshotFolder, taking: Taking | None, interrupt: Interrupt, on_progress: Callable[[int, int], None]
 ) -> manifest.Images:
     """Bring every image to the disk, and say what they are. Raises FileTrouble, NoSpace and what `interrupt` raises."""
-    from ckptctl.images.container import FILE_NAME
     from ckptctl.store import digests, manifest
 
-    if capture is None:
-        records = digests.digest_images(folder.images, interrupt, on_progress)
-        return manifest.Images(manifest.DIGEST_ALGORITHM, records)
-    # The small files while the memory is still on its way.
-    records = digests.digest_images(folder.images, interrupt, lambda *_: None, without=frozenset({FILE_NAME}))
-    sealed = capture.finish(interrupt, on_progress)
-    capture.close()
-    container = manifest.ContainerRecord(
-        FILE_NAME, sealed.size_bytes, sealed.contents_bytes, sealed.zero_bytes, sealed.digest
+    if taking is not None:
+        return taking.bring_in(folder, interrupt, on_progress)
+    records = digests.digest_images(folder.images, interrupt, on_progress)
+    return manifest.Images(manifest.DIGEST_ALGORITHM, records)
+
+
+def packs_in(images: Path) -> frozenset[str]:
+    """The names of the files in a folder of images that hold memory. Raises OSError."""
+    from ckptctl.images.container import is_pack
+
+    return frozenset(path.name for path in images.iterdir() if is_pack(path.name))
+
+
+def record_of(images: Path, sealed: Sealed, compression: Compression) -> manifest.ContainerRecord:
+    """What the manifest says of the container in a folder of images. Raises OSError."""
+    from ckptctl.images.container import FILE_NAME
+    from ckptctl.store import manifest
+
+    return manifest.ContainerRecord(
+        FILE_NAME,
+        sealed.size_bytes,
+        sealed.contents_bytes,
+        sealed.zero_bytes,
+        sealed.digest,
+        sealed.shared_bytes,
+        compression,
+        tuple(manifest.PackRecord(name, (images / name).stat().st_size) for name in sealed.packs),
     )
-    return manifest.Images(manifest.DIGEST_ALGORITHM, records, container)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ckptctl.images.levels import Compression
+
 
 class Layout(StrEnum):
     """What lies in the folder of images."""
@@ -22,8 +24,21 @@ class Aim(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What a copy of a snapshot looks like; compressed as the original is where nothing else is said."""
+
+    layout: Layout
+    compression: Compression | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
-    """How the images of a dump come to the disk; `aim` concerns a stream alone."""
+    """How the images of a dump come to the disk; all but the first concerns a stream alone.
+
+    `dedup`: what an earlier snapshot of the run has is shared with it, not stored again.
+    """
 
     layout: Layout = Layout.STREAM
     aim: Aim = Aim.AUTO
+    compression: Compression = Compression.OFF
+    dedup: bool = True

@@ -14,8 +14,10 @@ from ckptctl.interrupt import Interrupt
 from ckptctl.store import manifest_json
 from ckptctl.store.digests import Meter, OnProgress, digest_descriptor
 from ckptctl.store.layout import SnapshotFolder
-from ckptctl.store.manifest import ContainerRecord, ImageRecord, Manifest
+from ckptctl.store.manifest import ContainerRecord, ImageRecord, Manifest, PackRecord
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew
+
+_Record = ImageRecord | ContainerRecord | PackRecord
 
 
 class Problem(StrEnum):
@@ -70,7 +72,7 @@ def verify_data(
 
     Raises what `interrupt` raises.
     """
-    meter = Meter(manifest.images.size_bytes, interrupt, on_progress)
+    meter = Meter(manifest.images.contents_bytes, interrupt, on_progress)
     found = [_data_damage(folder, record, meter) for record in manifest.images.files]
     if manifest.images.container is not None:
         found.append(_container_damage(folder, manifest.images.container, meter))
@@ -108,7 +110,8 @@ def _container_damage(folder: SnapshotFolder, record: ContainerRecord, meter: Me
     from ckptctl.images import reader
     from ckptctl.images.container import ContainerDamaged
 
-    damage = _size_damage(folder, record)
+    pieces: tuple[_Record, ...] = (record, *record.packs)
+    damage = next((found for one in pieces if (found := _size_damage(folder, one))), None)
     if damage:
         return damage
     try:
@@ -120,12 +123,13 @@ def _container_damage(folder: SnapshotFolder, record: ContainerRecord, meter: Me
     return None
 
 
-def _records(manifest: Manifest) -> tuple[ImageRecord | ContainerRecord, ...]:
+def _records(manifest: Manifest) -> tuple[_Record, ...]:
     container = manifest.images.container
-    return (*manifest.images.files, *([container] if container else []))
+    pieces: tuple[_Record, ...] = (container, *container.packs) if container else ()
+    return (*manifest.images.files, *pieces)
 
 
-def _size_damage(folder: SnapshotFolder, record: ImageRecord | ContainerRecord) -> Damage | None:
+def _size_damage(folder: SnapshotFolder, record: _Record) -> Damage | None:
     name = _below(folder, record)
     try:
         status = _status_beneath(folder.images, record.name)
@@ -189,5 +193,5 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(Path(entry.path))
 
 
-def _below(folder: SnapshotFolder, record: ImageRecord | ContainerRecord) -> str:
+def _below(folder: SnapshotFolder, record: _Record) -> str:
     return f"{folder.images.name}/{record.name}"

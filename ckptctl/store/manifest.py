@@ -17,6 +17,7 @@ from ckptctl.store.image_records import DIGEST_ALGORITHM as DIGEST_ALGORITHM
 from ckptctl.store.image_records import ContainerRecord as ContainerRecord
 from ckptctl.store.image_records import ImageRecord as ImageRecord
 from ckptctl.store.image_records import Images as Images
+from ckptctl.store.image_records import PackRecord as PackRecord
 from ckptctl.store.image_records import is_image_name as is_image_name
 from ckptctl.store.names import is_run_name, is_snapshot_id
 
@@ -228,7 +229,7 @@ class Memory:
 
     resident_bytes: Annotated[Size, "resident, shared pages counted once for each process"]
     shared_bytes: Annotated[Size, "of that, shared between processes or with files"]
-    image_bytes: Annotated[Size, "sum of the sizes of all image files"]
+    image_bytes: Annotated[Size, "what the snapshot stores of that itself: the sum of the sizes of its image files"]
     buffer_bytes: Annotated[Size, "memory that ckptctl took for what CRIU gave faster than the disk took it"] = 0
     peak_bytes: Annotated[
         Size | None, "the most memory that ckptctl held until the manifest was written; null: not known"

@@ -229,7 +229,7 @@ def test_a_dump_on_a_terminal_leaves_only_what_is_worth_knowing(on_terminal: Any
     assert f"{CLEAR}  Looking at the job …" in shown
     left = [line.rpartition(CLEAR)[2] for line in shown.split("\n")]
     assert left[0] == f"The job (pid {job.pid}) was saved and has ended."
-    assert len(left) == 4
+    assert len(left) == 5
     back = on_terminal("restore", "latest").check().stdout
     left = [line.rpartition(CLEAR)[2] for line in back.split("\n")]
     assert left[0] == f"The job runs again as pid {job.pid}."

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptctl.images.levels import Compression
 from ckptctl.store import manifest_json
-from ckptctl.store.manifest import ContainerRecord, FileUser, ImageRecord, Images, OpenFile, Progress, Tree
+from ckptctl.store.manifest import ContainerRecord, FileUser, ImageRecord, Images, OpenFile, PackRecord, Progress, Tree
 from ckptctl.store.manifest_json import ManifestDamaged, ManifestTooNew, describe_manifest, from_json, to_json
 from support.manifests import make_manifest, make_process
 
@@ -87,12 +88,14 @@ def test_a_manifest_from_before_there_were_containers() -> None:
 
 
 def test_a_container_survives() -> None:
-    container = ContainerRecord("pages.blocks", 8192, 1 << 30, 1 << 29, "ab" * 32)
+    pack = PackRecord(f"pages-{'ab' * 16}.blocks", 1 << 20)
+    container = ContainerRecord("pages.blocks", 8192, 1 << 30, 1 << 29, "ab" * 32, 1 << 28, Compression.AUTO, (pack,))
     manifest = make_manifest()
     images = dataclasses.replace(manifest.images, container=container)
     manifest = dataclasses.replace(manifest, images=images)
     assert from_json(to_json(manifest), "it") == manifest
-    assert images.size_bytes == make_manifest().images.size_bytes + 8192
+    own = make_manifest().images.size_bytes
+    assert (images.size_bytes, images.contents_bytes, images.shared_bytes) == (own + 8192, own + (1 << 30), 1 << 28)
 
 
 def test_two_files_of_one_name_are_refused() -> None:
@@ -101,6 +104,9 @@ def test_two_files_of_one_name_are_refused() -> None:
         Images("blake3", (record, record))
     with pytest.raises(ValueError, match="named twice"):
         Images("blake3", (record,), ContainerRecord("pages.blocks", 1, 1, 0, "ab" * 32))
+    packs = (PackRecord("pages.blocks", 1),)
+    with pytest.raises(ValueError, match="named twice"):
+        Images("blake3", (), ContainerRecord("pages.blocks", 1, 1, 0, "ab" * 32, packs=packs))
 
 
 def test_bytes_that_are_no_utf8_survive_the_file(tmp_path: Path) -> None:
