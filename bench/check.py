@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from programs import as_installed
 from startup import imports
 
 _CKPTCTL = str(Path(sys.executable).with_name("ckptctl"))
@@ -101,7 +102,7 @@ def main() -> int:
     wanted = parser.parse_args()
     print(f"\nMedian of {wanted.rounds} runs, and the slowest imports with what they import\n")
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-") as store:
-        environment = {**os.environ, "CKPTCTL_STORE": f"{store}/store", "CKPTCTL_STATE": f"{store}/state"}
+        environment = as_installed(Path(store))
         measure((_CKPTCTL, "check"), environment, wanted.rounds)
         with tree(wanted.processes, wanted.threads) as pid:
             print(f"a tree of {wanted.processes} processes and {wanted.threads} threads:")

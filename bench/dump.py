@@ -26,6 +26,7 @@ from pathlib import Path
 
 from figures import line, median, median_ratio
 from jobs import CONTENTS, Job, holding, possible
+from programs import as_installed
 from ways import DIRECT, EXPLAINED, PLAIN, SECOND, Way, bytes_on_disk, inodes, offered, ways
 
 from ckptctl.units import format_size, parse_size
@@ -153,7 +154,7 @@ def main() -> None:
     taken: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-", dir=wanted.folder) as name:
         folder = Path(name)
-        os.environ["CKPTCTL_STATE"] = str(folder / "state")
+        os.environ.update(as_installed(folder))
         for contents, names in named.items():
             chosen = ways([PLAIN, *names])
             # So that no program is read from the disk for the first time.

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from programs import COMPILED
+
 CONTENTS = ("floats", "training", "frozen", "zeros")
 _NEED_TORCH = frozenset({"training", "frozen"})
 _HOLDER = Path(__file__).with_name("holder.py")
@@ -72,6 +74,7 @@ def holding(contents: str, size_bytes: int, folder: Path) -> Iterator[Job]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={name: value for name, value in os.environ.items() if name != COMPILED},
             start_new_session=True,
         )
     try:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# Where Python keeps compiled modules. Of a folder that was installed they lie beside the sources.
+COMPILED = "PYTHONPYCACHEPREFIX"
 CKPTCTL = Path(sys.executable).with_name("ckptctl")
 _INSTALL_CRIU = Path(__file__).parent.parent / "scripts" / "install-criu"
 
@@ -39,6 +41,18 @@ def run(words: Sequence[str | Path]) -> Ended:
             errors.seek(0)
             sys.exit(f"bench: {' '.join(map(str, words))} ended with {process.returncode}:\n{said}{errors.read()!r}")
     return Ended(said, took_s, used.ru_maxrss << 10)
+
+
+def as_installed(folder: Path) -> dict[str, str]:
+    """An environment for ckptctl in which it finds its modules compiled, as after an installation, from the second
+    time on; its stores and its state lie in `folder`."""
+    return {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "",
+        COMPILED: f"{folder}/compiled",
+        "CKPTCTL_STORE": f"{folder}/store",
+        "CKPTCTL_STATE": f"{folder}/state",
+    }
 
 
 def find_criu() -> Path:

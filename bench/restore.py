@@ -25,7 +25,7 @@ from pathlib import Path
 
 from figures import median, median_ratio
 from jobs import Job, holding, possible, reap_orphans, wait
-from programs import CKPTCTL, Ended, find_criu, run, write_through
+from programs import CKPTCTL, Ended, as_installed, find_criu, run, write_through
 from ways import EXPLAINED, PLAIN, offered, ways
 
 from ckptctl.units import format_size, parse_size
@@ -175,7 +175,7 @@ def main() -> None:
     print(flush=True)
     taken: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-", dir=wanted.folder) as name:
-        os.environ["CKPTCTL_STATE"] = f"{name}/state"
+        os.environ.update(as_installed(Path(name)))
         os.chdir(name)
         for contents, names in chosen.items():
             for size in wanted.sizes.split(","):

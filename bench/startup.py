@@ -8,7 +8,6 @@ Exit status 1 if a command loads a package that it has no use for.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from programs import as_installed
 
 _CKPTCTL = str(Path(sys.executable).with_name("ckptctl"))
 _HEAVY = ("torch", "pydantic", "numpy", "typer", "rich", "google.protobuf", "blake3", "asyncio")
@@ -81,7 +82,7 @@ def main() -> int:
     print(f"\nStart-up, median of {wanted.rounds} runs\n")
     print(f"{'':22}{'ms':>7}  {'modules':>8}  heavy packages loaded")
     with tempfile.TemporaryDirectory(prefix="ckptctl-bench-") as store:
-        environment = {**os.environ, "CKPTCTL_STORE": f"{store}/store", "CKPTCTL_STATE": f"{store}/state"}
+        environment = as_installed(Path(store))
         for case in cases():
             took = statistics.median(seconds(case.argv, environment) for _ in range(wanted.rounds))
             modules = imports(case.argv, environment)
