@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -50,8 +51,17 @@ def open_new(path: Path) -> int:
 
 def open_existing(path: Path) -> int:
     """The file, to be read past the page cache where that can be. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_regular(path)
     _try_direct(descriptor)
+    return descriptor
+
+
+def open_regular(path: Path) -> int:
+    """The file, to be read, where it is one: whoever opens a FIFO may wait for ever. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file")
     return descriptor
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ckptctl import files
-from ckptctl.images import container
+from ckptctl.images import blockfile, container
 from ckptctl.images.container import ALIGNMENT, FILE_NAME, MOST_GENERATIONS, Codec, Index, Pack, damaged
 from ckptctl.images.reader import open_pack, read_index, require_digest
 
@@ -111,7 +111,7 @@ class Known:
 def _own_pack(path: Path) -> Pack:
     """The pack of a snapshot itself, as others refer to it."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0) as file:
+        with open(blockfile.open_regular(path), "rb", buffering=0) as file:
             return Pack(container.parse_header(file.read(ALIGNMENT)), 1)
     except FileNotFoundError as error:
         raise damaged("it is missing") from error

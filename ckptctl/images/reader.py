@@ -217,7 +217,7 @@ def open_pack(path: Path, pack_id: bytes) -> int:
 def read_index(path: Path) -> Index:
     """Through the page cache: it is small, and lies where it ends. Raises ContainerDamaged, FileTrouble."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0) as file:
+        with open(blockfile.open_regular(path), "rb", buffering=0) as file:
             file_bytes = os.fstat(file.fileno()).st_size
             end = _read(file.fileno(), file_bytes - Footer.SIZE_BYTES, Footer.SIZE_BYTES)
             footer = container.parse_footer(end, file_bytes)
