@@ -87,7 +87,8 @@ def run(
         raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
     signals = Signals()
     manner = Manner(json, quiet, verbose)
-    with session(manner, store=store, lock_wait=lock_wait, flags=images.flags()) as app, signals.installed():
+    opened = session(manner, store=store, lock_wait=lock_wait, flags=images.flags())
+    with opened as app, signals.installed(app.interrupt):
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(tuple(command))))
         if if_needed and not is_needed(folder, app.services):

@@ -56,7 +56,8 @@ def watch(
     number = parse_pid(pid)
     signals = Signals()
     manner = Manner(json, quiet, verbose)
-    with session(manner, store=store, lock_wait=lock_wait, flags=images.flags()) as app, signals.installed():
+    opened = session(manner, store=store, lock_wait=lock_wait, flags=images.flags())
+    with opened as app, signals.installed(app.interrupt):
         root = identify(number)
         command = command_words(number)
         place = app.store()

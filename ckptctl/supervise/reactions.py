@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Final
 
 from ckptctl.errors import UsageError
-from ckptctl.interrupt import Terminated
+from ckptctl.interrupt import SignalInterrupt, Terminated
 
 
 class Reaction(Enum):
@@ -102,9 +102,14 @@ class Signals:
         self._received: deque[signal.Signals] = deque()
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Catch the signals in this block (main thread only); afterwards the former handlers are back."""
+    def installed(self, before: SignalInterrupt) -> Iterator[None]:
+        """Catch the signals in this block (main thread only); afterwards the former handlers are back.
+
+        One that `before` has caught until now counts too.
+        """
         former = {number: signal.signal(number, self._note) for number in DEFAULT}
+        if before.received is not None:
+            self._received.appendleft(before.received)
         try:
             yield
         finally:
