@@ -18,7 +18,7 @@ from support.supervised import Supervised, log_of, trains
 
 pytestmark = pytest.mark.requires_criu
 
-JOB = trains(60, 0.05)
+JOB = trains(60, 0.02)
 
 
 def shell(text: str) -> tuple[str, ...]:
@@ -88,12 +88,12 @@ def test_words_that_are_no_options_need_no_dashes(ckptctl: CommandLine) -> None:
 
 
 def test_what_was_finished_is_not_run_again(supervise: Supervised) -> None:
-    supervise("--every", "5steps", job=trains(15, 0.05)).check(0)
+    supervise("--every", "5steps", job=trains(15, 0.02)).check(0)
     log = supervise.log()
-    again = supervise(job=trains(15, 0.05)).check(0)
+    again = supervise(job=trains(15, 0.02)).check(0)
     assert "has come to its end already; --no-resume starts it from the beginning" in again.said
     assert supervise.log() == log
-    anew = supervise("--no-resume", job=trains(15, 0.05)).check(0)
+    anew = supervise("--no-resume", job=trains(15, 0.02)).check(0)
     assert "starts from the beginning, as asked" in anew.said
     assert supervise.log() == log + log
 
@@ -101,37 +101,42 @@ def test_what_was_finished_is_not_run_again(supervise: Supervised) -> None:
 def test_what_was_finished_and_brought_back_by_hand_is_looked_after(
     supervise: Supervised, ckptctl: CommandLine
 ) -> None:
-    job = trains(200, 0.05)
-    supervise("--every", "20steps", job=job).check(0)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
+    supervise.allow(None)
+    first.check(0)
+    supervise.allow(10)
     ckptctl("restore", f"gpt/{supervise.snapshots[0]}").check()
-    second = supervise(job=job).check(0)
-    assert "still runs" in second.said
-    assert supervise.log() == log_of(200)
+    second = supervise(job=JOB, until=10)
+    second.wait_said("still runs")
+    supervise.allow(None)
+    second.check(0)
+    assert supervise.log() == log_of(60)
 
 
 def test_a_new_course_does_not_go_back_to_the_former_one(supervise: Supervised) -> None:
-    supervise("--every", "5steps", job=trains(15, 0.05)).check(0)
-    second = supervise("--no-resume", job=trains(60, 0.05))
+    supervise("--every", "5steps", job=trains(15, 0.02)).check(0)
+    second = supervise("--no-resume", job=JOB, until=5)
     second.wait_said("starts from the beginning")
     supervise.wait_log(20)
     # What is in the log from before is not how far this course is.
     assert (supervise.record.progress.step or 0) < 15
     supervise.kill_all()
-    third = supervise("--every", "5steps", job=trains(60, 0.02))
+    third = supervise("--every", "5steps", job=JOB)
     third.wait_said("starts from the beginning, it has no snapshot yet")
-    third.wait_saved(1)
+    supervise.save_each(third, 1, every=5)
     supervise.kill_all()
-    fourth = supervise(job=trains(60, 0.02)).check(0)
+    fourth = supervise(job=JOB).check(0)
     assert f"goes on from {third.saved[-1]}" in fourth.said
     assert supervise.log()[-60:] == log_of(60)
 
 
 def test_a_job_that_lives_is_not_started_anew(supervise: Supervised) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=5)
     supervise.wait_step(5)
     first.signal(signal.SIGKILL)
     first.wait()
-    second = supervise("--no-resume", job=JOB)
+    second = supervise("--no-resume", job=JOB, until=5)
     assert second.wait() == 11
     assert f"still runs (pid {supervise.keeper()})" in second.said
     supervise(job=JOB).check(0)
@@ -139,27 +144,31 @@ def test_a_job_that_lives_is_not_started_anew(supervise: Supervised) -> None:
 
 
 def test_a_job_that_lives_is_taken_over(supervise: Supervised) -> None:
-    first = supervise("--every", "10steps", job=trains(100, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
     record = supervise.record
     first.signal(signal.SIGKILL)
     first.wait()
-    second = supervise("--every", "10steps", job=trains(100, 0.05))
+    second = supervise("--every", "10steps", job=JOB, until=19)
     second.wait_said("taken over")
+    supervise.save_at(second, (20,))
+    supervise.allow(None)
     second.check(0)
     assert record.job is not None
     assert f"(pid {record.job.pid})" in second.said
-    assert supervise.log() == log_of(100)
+    assert supervise.log() == log_of(60)
     # The schedule goes on where it was: no step is saved twice.
     steps = supervise.steps(supervise.snapshots)
+    assert steps[:2] == [10, 20]
     assert len({step // 10 for step in steps}) == len(steps)
 
 
 def test_a_job_that_ended_unattended_is_known_to_have_ended(supervise: Supervised) -> None:
     first = supervise("--every", "10steps", job=JOB)
-    first.wait_saved(1)
+    supervise.save_each(first, 1)
     first.signal(signal.SIGKILL)
     first.wait()
+    supervise.allow(None)
     wait_for(lambda: not supervise.processes(), 60, "the end of the job")
     second = supervise("--every", "10steps", job=JOB).check(0)
     assert "has ended while nobody looked after it" in second.said
@@ -170,7 +179,7 @@ def test_a_job_that_ended_unattended_is_known_to_have_ended(supervise: Supervise
 
 def test_a_job_that_died_unattended_is_brought_back(supervise: Supervised) -> None:
     first = supervise("--every", "10steps", job=JOB)
-    first.wait_saved(2)
+    supervise.save_each(first, 2)
     first.signal(signal.SIGKILL)
     first.wait()
     os.kill(supervise.job(), signal.SIGABRT)
@@ -182,9 +191,9 @@ def test_a_job_that_died_unattended_is_brought_back(supervise: Supervised) -> No
 
 
 def test_only_one_ckptctl_looks_after_a_run(supervise: Supervised) -> None:
-    first = supervise(job=trains(100, 0.05))
+    first = supervise(job=JOB, until=5)
     supervise.wait_step(5)
-    second = supervise(job=JOB)
+    second = supervise(job=JOB, until=5)
     assert second.wait() == 11
     assert str(first.process.pid) in second.said
     assert first.process.poll() is None
@@ -195,75 +204,75 @@ def test_only_one_ckptctl_looks_after_a_run(supervise: Supervised) -> None:
 
 
 def test_a_signal_ends_the_wait_for_another_ckptctl(supervise: Supervised) -> None:
-    supervise(job=trains(400, 0.05))
+    supervise(job=JOB, until=5)
     supervise.wait_step(5)
-    waiting = supervise("--lock-wait", "60s", job=JOB)
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(1.5)
+    waiting = supervise("--lock-wait", "60s", job=JOB, until=5)
+    waiting.wait_handles(signal.SIGTERM)
     waiting.signal(signal.SIGTERM)
-    waiting.check(75, timeout_s=10)
+    waiting.check(75, timeout_s=30)
 
 
 def test_processes_that_lost_their_keeper_are_ended_before_the_job_comes_back(supervise: Supervised) -> None:
-    first = supervise("--every", "10steps", job=trains(100, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
     keeper, job = supervise.keeper(), supervise.job()
     first.signal(signal.SIGKILL)
     first.wait()
     os.kill(keeper, signal.SIGKILL)
     assert state(job) != "X"
-    second = supervise(job=trains(100, 0.05)).check(0)
+    second = supervise(job=JOB).check(0)
     assert "had lost their keeper are ended" in second.said
-    assert supervise.log() == log_of(100)
+    assert supervise.log() == log_of(60)
 
 
 def test_a_keeper_that_is_killed_takes_the_job_with_it(supervise: Supervised) -> None:
-    first = supervise("--every", "10steps", job=trains(100, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
     os.kill(supervise.keeper(), signal.SIGKILL)
     first.check(137)
     supervise.require_nothing_left()
-    supervise(job=trains(100, 0.02)).check(0)
-    assert supervise.log() == log_of(100)
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(60)
 
 
 def test_restarts_bring_a_job_back_at_once(supervise: Supervised) -> None:
-    first = supervise("--every", "10steps", "--restarts", "2", job=trains(80, 0.05))
+    first = supervise("--every", "10steps", "--restarts", "2", job=JOB)
     for number in (1, 2):
-        first.wait_saved(2 * number)
+        supervise.save_at(first, (20 * number - 10, 20 * number))
         os.kill(supervise.job(), signal.SIGKILL)
         wait_for(lambda: first.said.count("goes on from") == number, 30, first.said)  # noqa: B023
+    supervise.allow(None)
     first.check(0)
     assert first.said.count("The job is brought back") == 2
-    assert supervise.log() == log_of(80)
-    assert first.shown[-1] == log_of(80)[-1]
+    assert supervise.log() == log_of(60)
+    assert first.shown[-1] == log_of(60)[-1]
 
 
 def test_ids_that_are_in_use_mean_a_namespace_of_its_own(supervise: Supervised) -> None:
-    first = supervise("--every", "10steps", job=trains(150, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
     keeper = supervise.keeper()
     supervise.kill_all()
     wait_for(lambda: state(keeper) == "X", 10, "the end of the keeper")
     intruder = occupy(keeper)
     try:
-        second = supervise("--every", "10steps", job=trains(150, 0.05))
+        second = supervise("--every", "10steps", job=JOB, until=10)
         second.wait_said("gets a PID namespace of its own")
-        second.wait_saved(2)
+        supervise.save_at(second, (20, 30))
         assert supervise.keeper() != keeper
         # In there too the job is taken over, saved, and brought back.
         second.signal(signal.SIGKILL)
         second.wait()
-        third = supervise("--every", "10steps", job=trains(150, 0.05))
+        third = supervise("--every", "10steps", job=JOB, until=30)
         third.wait_said("taken over")
-        third.wait_saved(1)
+        supervise.save_at(third, (40,))
         third.signal(signal.SIGTERM)
         third.check(75)
-        supervise(job=trains(150, 0.05)).check(0)
+        supervise(job=JOB).check(0)
     finally:
         intruder.kill()
         intruder.wait()
-    assert supervise.log() == log_of(150)
+    assert supervise.log() == log_of(60)
     supervise.require_nothing_left()
 
 
@@ -281,11 +290,11 @@ def occupy(pid: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1}', '{"version": 9}', "\0" * 100])
 def test_a_record_that_is_damaged_holds_up_nothing(text: str, supervise: Supervised) -> None:
-    first = supervise("--every", "5steps", job=trains(40, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "5steps", job=trains(40, 0.02))
+    supervise.save_each(first, 1, every=5)
     supervise.kill_all()
     supervise.run.supervision.write_text(text)
-    second = supervise(job=trains(40, 0.05)).check(0)
+    second = supervise(job=trains(40, 0.02)).check(0)
     assert "is kept as supervision.json.damaged" in second.said
     assert supervise.log() == log_of(40)
     assert supervise.run.supervision.with_name("supervision.json.damaged").read_text() == text
@@ -315,7 +324,7 @@ def test_nobody_listens(way: str, supervise: Supervised) -> None:
 
 def test_a_different_command_is_said_not_run(supervise: Supervised) -> None:
     first = supervise("--every", "5steps", job=JOB)
-    first.wait_saved(1)
+    supervise.save_each(first, 1, every=5)
     supervise.kill_all()
     second = supervise(job=["echo", "something else"]).check(0)
     assert "goes on with the command that it was started with: " in second.said

@@ -128,6 +128,14 @@ class Supervisor:
         wait_for(lambda: len(self.saved) >= count or self._is_over(f"{count} snapshots"), timeout_s, self.said)
         return self.saved
 
+    def wait_handles(self, number: signal.Signals, timeout_s: float = 60) -> None:
+        """Wait until this signal does not simply end it any more."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        caught = re.compile(r"^SigCgt:\s*(\w+)$", re.MULTILINE)
+        wait_for(
+            lambda: int(caught.findall(status.read_text())[0], 16) >> (number - 1) & 1, timeout_s, f"{number} handled"
+        )
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
@@ -164,9 +172,11 @@ class Supervised:
         job: Sequence[str | os.PathLike[str]] = trains(60),
         command: str = "run",
         environment: Mapping[str, str] | None = None,
+        until: int | None = None,
         **choices: Any,
     ) -> Supervisor:
-        """Start `ckptctl run --run NAME OPTIONS -- JOB`; `choices` are those of Popen."""
+        """Start `ckptctl run --run NAME OPTIONS -- JOB`; `choices` are those of Popen, `until` that of `allow`."""
+        self.allow(until)
         number = len(self._supervisors)
         stdout, stderr = self.folder / f"shown-{number}", self.folder / f"said-{number}"
         words = [PROGRAM, command, "--run", self.name, *options, *(("--", *job) if command == "run" else ())]
