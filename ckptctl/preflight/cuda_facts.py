@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -110,6 +109,8 @@ def _mps(proc: Path) -> Iterator[int]:
 
 
 def _bindings() -> str | None:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("cuda-bindings")
     except importlib.metadata.PackageNotFoundError:

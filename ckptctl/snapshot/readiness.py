@@ -14,8 +14,8 @@ from ckptctl.criu.options import Option
 from ckptctl.criu.program import Criu
 from ckptctl.cuda.gpu_map import Wish
 from ckptctl.errors import CkptctlError
+from ckptctl.preflight import essentials
 from ckptctl.preflight import gpu as gpu_gate
-from ckptctl.preflight import ready
 from ckptctl.preflight import restore as gate
 from ckptctl.preflight import tree as tree_checks
 from ckptctl.preflight.asked import Asked, NothingHeard, within
@@ -277,7 +277,7 @@ def _criu(services: Services, *, restoring: bool) -> tuple[tuple[Finding, ...], 
         found = services.find_criu()
     except CkptctlError as error:
         return (Finding("criu", "criu", Level.ERROR, error.message, error.hint),), None
-    return ready.essentials(services.machine, found, services.now(), restoring=restoring), found
+    return essentials.findings(services.machine, found, services.now(), restoring=restoring), found
 
 
 def _gpu_users(tree: Tree, job: gpu.GpuJob | None) -> tuple[GpuUser, ...]:

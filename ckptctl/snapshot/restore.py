@@ -19,8 +19,8 @@ from ckptctl.cuda.driver import CheckpointDriver
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Caution, Notice
 from ckptctl.files import make_private_folder
+from ckptctl.preflight import essentials
 from ckptctl.preflight import gpu as gpu_gate
-from ckptctl.preflight import ready
 from ckptctl.preflight import restore as gate
 from ckptctl.preflight.finding import Finding, Level, blockers, refuse
 from ckptctl.preflight.gpu import GpuPlan
@@ -128,7 +128,7 @@ class _Restore:
         self.replaced = kept.plan(self.manifest.kept_files, self.request.folder, aside)
         findings = gate.findings(circumstances) + self.plan.findings + kept.findings(self.replaced)
         findings += self._plan_gpu()
-        findings += ready.essentials(self.services.machine, self.criu, self.services.now(), restoring=True)
+        findings += essentials.findings(self.services.machine, self.criu, self.services.now(), restoring=True)
         refuse(findings, f"The snapshot {self.manifest.id} cannot be restored here")
         for finding in findings:
             if finding.level is Level.WARNING:

@@ -15,7 +15,7 @@ import pytest
 
 from ckptctl.criu.program import Criu
 from ckptctl.host.machine import read_machine
-from ckptctl.preflight import ready
+from ckptctl.preflight import essentials, ready
 from ckptctl.preflight.cluster_facts import SlurmFacts
 from ckptctl.preflight.criu_facts import CriuFacts
 from ckptctl.preflight.finding import Level
@@ -198,13 +198,13 @@ def test_what_a_dump_begins_with_needs_no_survey() -> None:
     machine = UBUNTU_24.machine
     assert not isinstance(machine, Unknown)
     criu = Criu(Path("/usr/sbin/criu"), (4, 2, 1), "PATH")
-    assert ready.essentials(machine, criu, NOW) == ()
+    assert essentials.findings(machine, criu, NOW) == ()
     newer = replace(machine, kernel="6.18.44", kernel_version=(6, 18, 44))
     old = replace(criu, version=(3, 17, 1))
-    assert [one.check for one in ready.essentials(newer, old, NOW)] == ["criu", "criu-kernel"]
+    assert [one.check for one in essentials.findings(newer, old, NOW)] == ["criu", "criu-kernel"]
     powerless = replace(read_machine(), capabilities=frozenset(), ptrace_scope=3)
-    assert {one.check for one in ready.essentials(powerless, criu, NOW)} == {"privileges", "tracing"}
+    assert {one.check for one in essentials.findings(powerless, criu, NOW)} == {"privileges", "tracing"}
     unconnected = replace(machine, capabilities=machine.capabilities - {"CAP_NET_ADMIN"})
-    assert ready.essentials(unconnected, criu, NOW) == ()
-    found = ready.essentials(unconnected, criu, NOW, restoring=True)
+    assert essentials.findings(unconnected, criu, NOW) == ()
+    found = essentials.findings(unconnected, criu, NOW, restoring=True)
     assert [one.check for one in found] == ["restore-privileges"]
