@@ -15,7 +15,7 @@ from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control, proc
 from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
-from ckptctl.process.member import command_words, read_stat
+from ckptctl.process.member import command_words, read_environment, read_stat
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Tree
 from ckptctl.supervise.exits import JobExit, Watch, read_exit
@@ -104,13 +104,15 @@ def forget_former_exit(run: RunFolder, keeper: ProcessId) -> None:
 def find_strays(run: RunFolder) -> tuple[ProcessId, ...]:
     """Processes of this run's job that live on without their keeper, because somebody killed that.
 
-    They are known by the variable that the job was given, which all its descendants inherit.
+    They are known by the variable that the job was given, which all its descendants inherit; the store may have been
+    called by another name then.
     """
-    mark = os.fsencode(f"{STATUS_VARIABLE}={run.job_status}")
+    status = run.job_status.resolve()
     found = []
     for pid in proc.numbers("/proc"):
-        with suppress(OSError, NoSuchProcess, proc.Vanished):
-            if pid != os.getpid() and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        with suppress(OSError, proc.Vanished):
+            named = read_environment(pid).get(STATUS_VARIABLE)
+            if named is not None and pid != os.getpid() and Path(named).resolve() == status:
                 found.append(read_stat(f"/proc/{pid}/stat").id)
     return tuple(found)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.store.layout import RunFolder
-from ckptctl.supervise.job import find_keeper
+from ckptctl.store.layout import RunFolder, Store
+from ckptctl.supervise.job import find_keeper, find_strays
 from support import python, wait_for
 from support.jobs import state
 from support.kept import Kept, KeptJobs, parent, status_field
@@ -192,6 +192,18 @@ def test_the_job_goes_on_without_its_keeper(start_kept: KeptJobs) -> None:
     assert kept.launched.watch.job_exit() is None
     os.kill(kept.job, signal.SIGUSR1)
     kept.wait_for_lines(2)
+
+
+def test_what_lost_its_keeper_is_known_by_whatever_name_the_store_has(start_kept: KeptJobs, tmp_path: Path) -> None:
+    """Where it were not, the job would be brought back beside itself."""
+    kept = start_kept(*python(TELLS_SIGNALS))
+    kept.wait_for_lines(1)
+    os.kill(kept.keeper, signal.SIGKILL)
+    assert kept.launched.watch.wait(10)
+    alias = tmp_path / "alias"
+    alias.symlink_to(kept.run.path.parents[1])
+    assert [one.pid for one in find_strays(Store(alias).run("gpt"))] == [kept.job]
+    assert find_strays(Store(alias).run("other")) == ()
 
 
 def test_a_folder_that_the_job_left_may_go(start_kept: KeptJobs, tmp_path: Path) -> None:
