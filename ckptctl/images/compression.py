@@ -1,21 +1,22 @@
 """Compressing blocks with zstd, and undoing it without trusting what was stored.
 
 Numbers of two or four bytes, such as weights, hardly compress as they lie: what varies little, sign and exponent, is
-scattered among what looks like noise. Their bytes are taken apart into planes, each compressed by itself and with
-entropy coding alone: on training state that is both smaller and faster than zstd's search for repetitions.
+scattered among what looks like noise. Their bytes are taken apart into planes, each a block of zstd of its own with
+its own entropy coding, and nothing else: on training state that is both smaller and faster than zstd's search for
+repetitions, and than planes that share one coding.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Codec
-from ckptctl.images.levels import Compression as Compression
+from ckptctl.images.levels import Compression
 
 # Width of the numbers whose bytes were taken apart.
 _WIDTHS: Final = {Codec.ZSTD: 1, Codec.ZSTD_OF_4: 4, Codec.ZSTD_OF_2: 2}
@@ -30,6 +31,7 @@ _BLOCKS_PER_PROBE: Final = 4
 _LITERALS: Final = 1002
 _ALWAYS: Final = 1
 _NO_SEARCH: Final = -1000
+_PLANES_WINDOW_LOG: Final = 17
 _LONGEST_WINDOW_LOG: Final = GROUP_BYTES.bit_length() - 1
 
 
@@ -100,54 +102,63 @@ class Encoder:
             return block
         width = _WIDTHS[codec]
         if width == 1:
-            return self._contexts.search(block)
+            return self._contexts.compress(block)
         contents = bytes(block)
-        return b"".join(self._contexts.planes(contents[place::width]) for place in range(width))
+        return self._contexts.compress_planes([contents[place::width] for place in range(width)])
 
 
 class _Contexts(threading.local):
     """Those of each thread: they have tables of up to 1 MiB, which are set up once."""
 
     def __init__(self, level: int) -> None:
-        parameter = zstd().CompressionParameter.compression_level
-        self.search = self._compressing({parameter: level})
-        self.planes = self._compressing({parameter: _NO_SEARCH, _LITERALS: _ALWAYS})
+        module = zstd()
+        parameter = module.CompressionParameter
+        self._search = module.ZstdCompressor(level=level)
+        self._planes = module.ZstdCompressor(
+            options={
+                parameter.compression_level: _NO_SEARCH,
+                _LITERALS: _ALWAYS,
+                # Nothing is looked for further back, and who decompresses it needs the less.
+                parameter.window_log: _PLANES_WINDOW_LOG,
+            }
+        )
 
-    @staticmethod
-    def _compressing(options: dict[int, int]) -> Callable[[bytes | memoryview], bytes]:
-        compressor = zstd().ZstdCompressor(options=options)
-        return partial(compressor.compress, mode=compressor.FLUSH_FRAME)
+    def compress(self, block: memoryview) -> bytes:
+        """One frame."""
+        data: bytes = self._search.compress(block, self._search.FLUSH_FRAME)
+        return data
+
+    def compress_planes(self, planes: list[bytes]) -> bytes:
+        """One frame for all."""
+        one = self._planes
+        pieces = [one.compress(plane, one.FLUSH_BLOCK) for plane in planes[:-1]]
+        return b"".join([*pieces, one.compress(planes[-1], one.FLUSH_FRAME)])
 
 
-def decode(codec: int, stored: memoryview, length_bytes: int) -> bytes:
+def decode(codec: int, stored: memoryview, length_bytes: int) -> bytes | bytearray:
     """The contents of a compressed block, `length_bytes` of them and never more. Raises NotDecodable, ZstdMissing."""
+    planes = _decompress(stored, length_bytes)
     width = _WIDTHS[Codec(codec)]
-    share, odd = divmod(length_bytes, width)
-    planes = []
-    rest: bytes | memoryview = stored
-    # No more than there can be: each of endless empty frames would be a copy of what is behind it.
-    for _ in range(width):
-        plane, rest = _frame(rest, share)
-        planes.append(plane)
-    if rest or odd:
-        raise NotDecodable
     if width == 1:
-        return planes[0]
+        return planes
+    share, odd = divmod(length_bytes, width)
+    if odd:
+        raise NotDecodable
     contents = bytearray(length_bytes)
-    for place, plane in enumerate(planes):
-        contents[place::width] = plane
-    return bytes(contents)
+    for place in range(width):
+        contents[place::width] = planes[place * share : (place + 1) * share]
+    return contents
 
 
-def _frame(data: bytes | memoryview, length_bytes: int) -> tuple[bytes, bytes]:
-    """The contents of the frame that `data` begins with, and what is behind it."""
+def _decompress(stored: memoryview, length_bytes: int) -> bytes:
+    """The contents of the only frame that there is."""
     module = zstd()
     decompressor = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: _LONGEST_WINDOW_LOG})
     try:
         # One more than there may be: else its end would not be seen.
-        contents = decompressor.decompress(data, length_bytes + 1)
+        contents: bytes = decompressor.decompress(stored, length_bytes + 1)
     except module.ZstdError as error:
         raise NotDecodable from error
-    if not decompressor.eof or len(contents) != length_bytes:
+    if not decompressor.eof or len(contents) != length_bytes or decompressor.unused_data:
         raise NotDecodable
-    return contents, decompressor.unused_data
+    return contents
