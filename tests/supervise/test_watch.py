@@ -20,21 +20,25 @@ STEPS = 120
 
 
 @pytest.fixture
-def job(start_job: Jobs) -> Job:
-    """A training that was started by hand, its output appended to a file."""
-    started = start_job(trains(STEPS, 0.1), append=True)
+def job(start_job: Jobs, supervise: Supervised) -> Job:
+    """A training that was started by hand, its output appended to a file; it waits in its third step for leave."""
+    supervise.allow(3)
+    started = start_job(trains(STEPS, 0.02), append=True, cwd=supervise.folder)
     started.wait_for_lines(3)
     return started
 
 
 def test_a_job_is_saved_when_it_is_due_and_its_end_ends_the_watch(job: Job, supervise: Supervised) -> None:
     watch = supervise(
-        "--pid", str(job.pid), "--every", "20steps", "--keep-last", "2", "--images", "directory", command="watch"
+        *("--pid", str(job.pid), "--every", "20steps", "--keep-last", "2", "--images", "directory"),
+        command="watch",
+        until=3,
     )
+    supervise.save_each(watch, 3, every=20)
+    supervise.allow(None)
     watch.check(0)
     assert f"The job {job.pid} is watched" in watch.said
     assert job.lines() == log_of(STEPS)
-    assert len(watch.saved) >= 3
     assert list(supervise.snapshots) == watch.saved[-2:]
     images = [supervise.run.snapshot(name).images for name in supervise.snapshots]
     assert all(list(folder.glob("pages-*.img")) for folder in images), "CRIU wrote its files itself"
@@ -47,8 +51,8 @@ def test_a_job_is_saved_when_it_is_due_and_its_end_ends_the_watch(job: Job, supe
 
 def test_how_it_runs_is_not_touched(job: Job, supervise: Supervised) -> None:
     before = facts(job)
-    watch = supervise("--pid", str(job.pid), "--every", "10steps", command="watch")
-    watch.wait_saved(2)
+    watch = supervise("--pid", str(job.pid), "--every", "10steps", command="watch", until=3)
+    supervise.save_each(watch, 2)
     assert facts(job) == before
 
 
@@ -61,7 +65,7 @@ def facts(job: Job) -> tuple[Path, list[Path], int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_the_watch_and_not_the_job(number: signal.Signals, job: Job, supervise: Supervised) -> None:
-    watch = supervise("--pid", str(job.pid), "--every", "30m", command="watch")
+    watch = supervise("--pid", str(job.pid), "--every", "30m", command="watch", until=3)
     watch.wait_said("is watched")
     watch.signal(number)
     watch.check(0)
@@ -75,7 +79,7 @@ def test_usr1_asks_for_a_snapshot_and_term_may_end_the_job(
     job: Job, supervise: Supervised, ckptctl: CommandLine
 ) -> None:
     options = ("--pid", str(job.pid), "--on-signal", "TERM=dump-and-stop")
-    watch = supervise(*options, command="watch")
+    watch = supervise(*options, command="watch", until=3)
     watch.wait_said("is watched")
     watch.signal(signal.SIGUSR1)
     watch.wait_saved(1)
@@ -84,21 +88,25 @@ def test_usr1_asks_for_a_snapshot_and_term_may_end_the_job(
     watch.check(75)
     job.wait_gone()
     assert len(supervise.snapshots) == 2
+    supervise.allow(None)
     ckptctl("restore", "gpt/latest").check()
     wait_for(lambda: len(job.lines()) == STEPS, 60, "the end of the restored job")
     assert job.lines() == log_of(STEPS)
 
 
 def test_the_next_watch_goes_on_where_a_killed_one_was(job: Job, supervise: Supervised) -> None:
-    first = supervise("--pid", str(job.pid), "--every", "40steps", command="watch")
-    job.wait_for_lines(45)
-    first.wait_saved(1)
+    first = supervise("--pid", str(job.pid), "--every", "40steps", command="watch", until=3)
+    supervise.save_each(first, 1, every=40)
     first.signal(signal.SIGKILL)
     first.wait()
-    second = supervise("--pid", str(job.pid), "--every", "40steps", command="watch").check(0)
+    second = supervise("--pid", str(job.pid), "--every", "40steps", command="watch", until=70)
+    second.wait_said("is watched")
+    job.wait_for_lines(70)
+    supervise.save_at(second, (80,))
     # Not one at once because the step is beyond 40.
-    assert [step // 40 for step in supervise.steps(supervise.snapshots)][:2] == [1, 2]
-    assert second.saved
+    assert supervise.steps(supervise.snapshots) == [40, 80]
+    supervise.allow(None)
+    second.check(0)
     assert job.lines() == log_of(STEPS)
 
 
@@ -107,18 +115,16 @@ def test_a_process_that_is_not_there(supervise: Supervised) -> None:
 
 
 def test_only_one_watches(job: Job, supervise: Supervised) -> None:
-    first = supervise("--pid", str(job.pid), command="watch")
+    first = supervise("--pid", str(job.pid), command="watch", until=3)
     first.wait_said("is watched")
-    assert supervise("--pid", str(job.pid), command="watch").wait() == 11
+    assert supervise("--pid", str(job.pid), command="watch", until=3).wait() == 11
     assert first.process.poll() is None
 
 
-def test_a_run_of_a_job_that_was_only_watched_starts_from_its_snapshots(start_job: Jobs, supervise: Supervised) -> None:
+def test_a_run_of_a_job_that_was_only_watched_starts_from_its_snapshots(job: Job, supervise: Supervised) -> None:
     """The snapshots of a run are its snapshots, whoever took them."""
-    job = start_job(trains(STEPS, 0.1), append=True)
-    job.wait_for_lines(3)
-    watch = supervise("--pid", str(job.pid), "--every", "20steps", command="watch")
-    [saved, *_] = watch.wait_saved(1)
+    watch = supervise("--pid", str(job.pid), "--every", "20steps", command="watch", until=3)
+    [saved] = supervise.save_each(watch, 1, every=20)
     watch.signal(signal.SIGTERM)
     watch.check(0)
     job.kill()
@@ -128,7 +134,7 @@ def test_a_run_of_a_job_that_was_only_watched_starts_from_its_snapshots(start_jo
     wait_for(lambda: len(job.lines()) == STEPS, 60, "the end of the job")
     assert job.lines() == log_of(STEPS)
     ran.wait()
-    assert saved in ran.said or supervise.snapshots[-1] in ran.said
+    assert f"goes on from {saved}" in ran.said
 
 
 def test_what_stands_in_the_way_is_said_at_once(start_job: Jobs, supervise: Supervised) -> None:
@@ -163,7 +169,7 @@ def test_how_an_earlier_job_of_the_run_ended_says_nothing_of_this_one(job: Job, 
 def test_run_takes_over_what_was_watched_or_brought_back_by_hand_and_never_makes_two_of_it(
     start_job: Jobs, supervise: Supervised, ckptctl: CommandLine
 ) -> None:
-    job = start_job(trains(600, 0.1), append=True)
+    job = start_job(trains(6000, 0.1), append=True)
     job.wait_for_lines(3)
     watch = supervise("--pid", str(job.pid), "--on-signal", "USR1=dump", command="watch")
     watch.wait_said("is watched")
@@ -181,7 +187,7 @@ def test_run_takes_over_what_was_watched_or_brought_back_by_hand_and_never_makes
     ckptctl("restore", "gpt/latest").check()
     assert supervise(job=["false"]).wait() == 11
     assert len([pid for pid in job.processes() if state(pid) != "Z"]) == 1
-    assert log_of(600)[: len(job.lines())] == job.lines()
+    assert log_of(6000)[: len(job.lines())] == job.lines()
 
     # One that ckptctl run has restored itself is found again when ckptctl was killed.
     job.kill()
