@@ -199,6 +199,7 @@ def _verdict(verdict: Verdict) -> dict[str, object]:
 def _pruned(pruned: Pruned) -> dict[str, object]:
     return {
         "freed_bytes": pruned.freed_bytes,
+        "reclaimed_bytes": pruned.reclaimed_bytes,
         "deleted": pruned.deleted,
         "left": pruned.left,
         "problems": pruned.problems,
@@ -208,9 +209,11 @@ def _pruned(pruned: Pruned) -> dict[str, object]:
 def _pruned_lines(pruned: Pruned, *, dry_run: bool) -> list[str]:
     verb = "Would delete" if dry_run else "Deleted"
     head = f"{verb} {text.counted(len(pruned.deleted), 'folder')}, {format_size(pruned.freed_bytes)}."
+    shared = pruned.reclaimed_bytes
     return [
-        head if pruned.deleted else "Nothing to delete.",
+        head if pruned.deleted or shared else "Nothing to delete.",
         *(f"  {line}" for line in _named(pruned.deleted)),
+        *([f"  {format_size(pruned.reclaimed_bytes)} of it in containers that snapshots share"] if shared else []),
         *(f"  left, since it is data of the job: {line}" for line in _named(pruned.left)),
         *(f"  {problem}" for problem in pruned.problems),
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ckptctl.events import Caution, Reporter
 from ckptctl.files import FileTrouble
-from ckptctl.store import catalog
+from ckptctl.store import catalog, packs
 from ckptctl.store.catalog import Entry
 from ckptctl.store.layout import RunFolder, SnapshotFolder
 
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 
 def newest_with_container(run: RunFolder) -> Entry | None:
-    """The newest sound snapshot of the run whose memory lies in a container. Raises FileTrouble."""
-    for snapshot_id in reversed(catalog.list_ids(run)):
+    """The newest sound snapshot of the run whose memory lies in a container. Raises FileTrouble.
+
+    None that has a file in common with one whose bytes were found to be damaged: the damage may be there.
+    """
+    ids = catalog.list_ids(run)
+    looked_at = [catalog.read_entry(run, name) for name in ids if run.snapshot(name).labels.exists()]
+    suspect = frozenset(inode for entry in looked_at if not entry.sound for inode in packs.shares(entry))
+    for snapshot_id in reversed(ids):
         entry = catalog.read_entry(run, snapshot_id)
-        if entry.sound and entry.manifest is not None and entry.manifest.images.container is not None:
+        if entry.sound and (found := packs.shares(entry)) and not found & suspect:
             return entry
     return None
 

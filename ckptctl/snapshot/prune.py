@@ -13,6 +13,7 @@ from typing import Final
 
 from ckptctl import files
 from ckptctl.files import FileTrouble, NoSpace
+from ckptctl.snapshot.reclaim import reclaim
 from ckptctl.snapshot.remove import USERS_OWN
 from ckptctl.snapshot.services import Services
 from ckptctl.store import catalog, journal, locks, removal
@@ -47,11 +48,13 @@ class Pruned:
     deleted: tuple[Rubbish, ...]
     left: tuple[Rubbish, ...]
     problems: tuple[str, ...] = ()
+    reclaimed_bytes: int = 0
+    """What was dead in containers that snapshots share."""
 
     @property
     def freed_bytes(self) -> int:
         """How much that has given back."""
-        return sum(rubbish.size_bytes for rubbish in self.deleted)
+        return sum(rubbish.size_bytes for rubbish in self.deleted) + self.reclaimed_bytes
 
 
 _USERS_OWN: Final = frozenset(Kind(kind) for kind in USERS_OWN)
@@ -61,6 +64,7 @@ _BESIDE: Final = frozenset({Kind.LOGS, *_USERS_OWN})
 def prune(store: Store, *, tails: bool, dry_run: bool, services: Services) -> Pruned:
     """Delete what is in the trash, staging folders that nobody builds in, and logs of restores of snapshots gone.
 
+    Then what is dead in containers that snapshots share.
     What restores cut from files (`ID.tails`) goes only with `tails`; what jobs wrote (`ID.output`) never does.
     One that cannot be deleted does not save the others. While somebody dumps or restores in this store, or where the
     disk is so full that no lock can be written, only the trash is emptied.
@@ -80,7 +84,8 @@ def prune(store: Store, *, tails: bool, dry_run: bool, services: Services) -> Pr
     if dry_run:
         return Pruned((*trash, *wanted), left, tuple(problems))
     deleted, failures = _delete([*((one.path, one) for one in trash), *moved], services)
-    return Pruned(tuple(deleted), left, (*problems, *failures))
+    reclaimed_bytes = sum(reclaim(store, run.name, services) for run in catalog.list_runs(store))
+    return Pruned(tuple(deleted), left, (*problems, *failures), reclaimed_bytes)
 
 
 def _leftovers(store: Store, services: Services) -> Iterator[Rubbish]:

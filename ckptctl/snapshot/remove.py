@@ -13,6 +13,7 @@ from ckptctl.criu.images import read_images
 from ckptctl.criu.records import Images
 from ckptctl.errors import CkptctlError, ExitStatus, UsageError
 from ckptctl.files import FileTrouble, NoSpace
+from ckptctl.snapshot.reclaim import reclaim
 from ckptctl.snapshot.services import Services
 from ckptctl.store import catalog, journal, locks, removal
 from ckptctl.store.catalog import Entry
@@ -70,6 +71,7 @@ def remove(store: Store, selector: str, run: str | None, *, force: bool, service
         removal.settle(folder, catalog.list_snapshots(store, found.run))
     for rubbish in taken.rubbish:
         removal.delete(rubbish)
+    reclaim(store, found.run, services)
     return Removed(found.id, found.run, users_own(found.folder), taken.warnings)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.files import FileTrouble, NoSpace, trouble
+from ckptctl.snapshot.reclaim import reclaim
 from ckptctl.snapshot.remove import exclusive, needed_folders, take_out, users_own
 from ckptctl.snapshot.services import Services
 from ckptctl.store import best, catalog, integrity, removal
@@ -93,6 +94,8 @@ def apply_retention(store: Store, run: str, policy: Retention, services: Service
     except (Locked, FileTrouble, NoSpace) as error:
         return Forgotten(run, Judgement(()), problems=(error.message,))
     problems = (*done.judgement.unmet, *done.problems, *_delete_rubbish(done))
+    if done.removed:
+        reclaim(store, run, services, quick=True)
     return Forgotten(run, done.judgement, done.removed, (), done.users_own, problems)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,10 +107,15 @@ def delete(path: Path) -> None:
 
 
 def disk_bytes(path: Path) -> int:
-    """What a folder takes on the disk with everything in it; 0 for what is gone or cannot be looked at."""
+    """What a folder takes on the disk with everything in it; 0 for what is gone or cannot be looked at.
+
+    Of a file that others have too, as snapshots share containers, it is charged its share.
+    """
     total = 0
     try:
-        total += path.lstat().st_blocks * 512
+        status = path.lstat()
+        links = 1 if stat.S_ISDIR(status.st_mode) else status.st_nlink
+        total += status.st_blocks * 512 // max(links, 1)
         entries = list(os.scandir(path)) if path.is_dir() and not path.is_symlink() else []
     except OSError:
         return total

@@ -87,7 +87,10 @@ unpack() {{
     mkdir -- "$images"
     trap 'rm -r -- "$images"' EXIT
     for file in "$here"/images/*; do
-        [ "${{file##*/}}" = {name} ] || ln -s -- "$file" "$images/"
+        case "${{file##*/}}" in
+        pages*.blocks) ;;
+        *) ln -s -- "$file" "$images/" ;;
+        esac
     done
     "$python" - "$here/images/"{name} "$images" <<'END'
 {program}END
