@@ -8,8 +8,10 @@ repetitions, and than planes that share one coding.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
@@ -32,9 +34,10 @@ _LITERALS: Final = 1002
 _ALWAYS: Final = 1
 _NO_SEARCH: Final = -1000
 _PLANES_WINDOW_LOG: Final = 17
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 32 << 20  # the most that it takes
 _LONGEST_WINDOW_LOG: Final = GROUP_BYTES.bit_length() - 1
-
-
 _LEVELS: Final = {Compression.FAST: -5, Compression.AUTO: 1, Compression.BETTER: 3}
 
 
@@ -53,14 +56,25 @@ class NotDecodable(Exception):
 def zstd() -> Any:
     """The module, of Python itself from 3.14 on. Raises ZstdMissing."""
     for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
+        with suppress(ImportError):
+            module = import_module(name)
+            _keep_freed_memory()
+            return module
     raise ZstdMissing(
         "Memory cannot be compressed or decompressed: this Python has no zstd.",
         hint="Install the package backports.zstd.",
     )
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: contexts and blocks are of a size that it would give back to the kernel each time.
+
+    To get them again page by page would take half as long as the compression.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not in musl
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 class Encoder:

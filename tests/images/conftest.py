@@ -9,6 +9,8 @@ import pytest
 
 from ckptctl.images.capture import Capture
 from ckptctl.images.container import FILE_NAME
+from ckptctl.images.known import Known
+from ckptctl.images.levels import Compression
 from ckptctl.images.writer import Sealed
 from support.image_stream import write_container
 
@@ -39,8 +41,13 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def make_capture(folders: tuple[Path, Path]) -> Iterator[MakeCapture]:
     made: list[Capture] = []
 
-    def make(images: Path = folders[0], memory_bytes: int = 0) -> Capture:
-        made.append(Capture(images, folders[1], memory_bytes=memory_bytes))
+    def make(
+        images: Path = folders[0],
+        memory_bytes: int = 0,
+        compression: Compression = Compression.OFF,
+        known: Known | None = None,
+    ) -> Capture:
+        made.append(Capture(images, folders[1], memory_bytes=memory_bytes, compression=compression, known=known))
         return made[-1]
 
     yield make

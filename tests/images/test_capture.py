@@ -6,7 +6,8 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from ckptctl.errors import CkptctlError
 from ckptctl.files import FileTrouble, NoSpace
 from ckptctl.images.capture import LEAST_BUFFERS, Capture
 from ckptctl.images.container import FILE_NAME, GROUP_BYTES
+from ckptctl.images.known import Known
+from ckptctl.images.levels import Compression
 from ckptctl.images.protocol import CAPTURE_SOCKET, StreamBroken
 from ckptctl.images.reader import Reader
+from ckptctl.images.writer import Sealed
 from ckptctl.interrupt import Interrupted, Never
 from support.image_stream import Talker
 from support.tmpfs import fill, tmpfs
@@ -136,6 +140,50 @@ def test_memory_stays_within_its_bound(make_capture: MakeCapture, tmp_path: Path
         assert fifo.exists()
         os.close(pipe)
         capture.close()
+
+
+def whole_dump(capture: Capture, images: Mapping[str, bytes]) -> Sealed:
+    talker = Talker(capture)
+    for name, contents in images.items():
+        talker.send(name, contents)
+    talker.come_to_the_gate()
+    assert talker.answer() == b"go\n"
+    talker.end()
+    sealed = capture.finish(Never(), ignore)
+    capture.close()
+    return sealed
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_memory_does_not_grow_with_the_job(
+    compression: Compression, make_capture: MakeCapture, folders: Folders
+) -> None:
+    """What is not in the pool: blocks that are just being compressed, and what is known of each."""
+    capture = make_capture(compression=compression)
+    piece = b"".join(b"%07d " % number for number in range(40_000)) + os.urandom(180_000)
+    tracemalloc.start()
+    try:
+        sealed = whole_dump(capture, {"pages-1.img": piece * 128})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sealed.contents_bytes == 128 * len(piece) > 2 * capture.memory_bytes
+    assert capture.memory_bytes == LEAST_BUFFERS * GROUP_BYTES
+    assert peak - 128 * len(piece) < 4 * GROUP_BYTES
+    assert pages_of(folders[0]) == {"pages-1.img": piece * 128}
+
+
+def test_a_second_dump_refers_to_the_first(make_capture: MakeCapture, folders: Folders, tmp_path: Path) -> None:
+    pages = {f"pages-{number}.img": os.urandom(3 * GROUP_BYTES) for number in range(3)}
+    first = whole_dump(make_capture(), pages)
+    again = tmp_path / "again"
+    again.mkdir()
+    pages["pages-1.img"] = os.urandom(GROUP_BYTES) + pages["pages-1.img"][GROUP_BYTES:]
+    with Known.of(folders[0], again, first.digest) as known:
+        second = whole_dump(make_capture(again, known=known), pages)
+    assert second.shared_bytes == 8 * GROUP_BYTES
+    assert {path.name for path in again.iterdir()} == {FILE_NAME, *second.packs}
+    assert pages_of(again) == pages
 
 
 def test_images_that_end_with_a_block(make_capture: MakeCapture, folders: Folders) -> None:

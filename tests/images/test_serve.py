@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, ContainerDamaged
+from ckptctl.images.pipes import unread_bytes
 from ckptctl.images.protocol import StreamBroken
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed
@@ -52,6 +53,39 @@ def test_all_of_it_arrives(make_container: MakeContainer, folders: tuple[Path, P
         assert serving.failure is None
     assert not list(logs.iterdir())
     assert [one.name for one in threading.enumerate() if one.name.startswith("images")] == []
+
+
+def test_what_waits_in_the_pipe_stays_as_it_is(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
+    """Its memory is filled anew only once it has been read: a reader that is slow gets the same."""
+    contents = os.urandom(16 * GROUP_BYTES)
+    path, sealed = make_container({"pages-1.img": contents})
+    with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
+        pipe = Asker(serving).open("pages-1.img")
+        assert pipe is not None
+        with open(pipe, "rb", buffering=0) as file:
+            got = b""
+            while len(got) < len(contents):
+                left = len(contents) - len(got)
+                wait_for(lambda left=left: unread_bytes(pipe) >= min(512 << 10, left), 10, "a pipe that is full")
+                got += file.read(256 << 10)
+        assert got == contents
+
+
+def test_what_is_in_the_page_cache_is_taken_from_there(
+    make_container: MakeContainer, folders: tuple[Path, Path]
+) -> None:
+    """It is checked all the same, but says nothing of the disk."""
+    path, sealed = make_container(PAGES)
+    for cached in (True, False):
+        with path.open("rb") as file:
+            if cached:
+                file.read()
+            else:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
+            asker = Asker(serving)
+            assert all(asker.read(name) == contents for name, contents in PAGES.items())
+            assert serving.gave_all_memory is not cached
 
 
 @pytest.mark.parametrize("number", [0, 3, 7])
