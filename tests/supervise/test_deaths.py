@@ -16,11 +16,13 @@ from support.waiting import lines
 
 pytestmark = pytest.mark.requires_criu
 
-JOB = trains(60, 0.05)
+JOB = trains(60, 0.02)
 
 
 def test_three_deaths_at_one_step_end_a_run(supervise: Supervised) -> None:
     (supervise.folder / "die-at-30").touch()
+    supervise.save_each(supervise("--every", "5steps", job=JOB), 1, every=5)
+    supervise.kill_all()
     for status in (134, 134, 93):
         ran = supervise("--every", "5steps", job=JOB).check(status)
     assert "That was the 3rd time in a row at step 30: starting it again will not help." in ran.said
@@ -33,6 +35,8 @@ def test_three_deaths_at_one_step_end_a_run(supervise: Supervised) -> None:
 
 
 def test_deaths_at_different_steps_do_not_end_it(supervise: Supervised) -> None:
+    supervise.save_each(supervise("--every", "5steps", job=JOB), 1, every=5)
+    supervise.kill_all()
     for step in (25, 35, 45, 50):
         (supervise.folder / f"die-at-{step}").touch()
         supervise("--every", "5steps", job=JOB).check(134)
@@ -54,6 +58,8 @@ def test_restarts_are_no_more_than_were_asked_for(supervise: Supervised) -> None
 
 def test_a_hook_that_fails_prevents_a_snapshot_but_never_the_last(supervise: Supervised) -> None:
     first = supervise("--every", "5steps", "--hook-before", "false", job=JOB)
+    supervise.be_seen()
+    supervise.allow(30)
     first.wait_said("The hook false (before) failed with exit status 1.")
     supervise.wait_step(30)
     assert not supervise.snapshots
@@ -82,7 +88,12 @@ def test_hooks_are_told_what_there_is_to_know(supervise: Supervised, tmp_path: P
 
 
 def test_a_snapshot_that_fails_is_told_and_the_job_goes_on(supervise: Supervised) -> None:
-    ran = supervise("--every", "10steps", "--criu-option", "--no-such-option", job=JOB).check(0)
+    ran = supervise("--every", "10steps", "--criu-option", "--no-such-option", job=JOB)
+    supervise.be_seen()
+    supervise.allow(10)
+    ran.wait_said("criu could not dump the job")
+    supervise.allow(None)
+    ran.check(0)
     assert supervise.log() == log_of(60)
     # It is tried again after a while, not at every look.
     assert ran.said.count("criu could not dump the job") == 1
@@ -91,7 +102,7 @@ def test_a_snapshot_that_fails_is_told_and_the_job_goes_on(supervise: Supervised
 
 
 def test_a_job_that_others_save_and_end_was_not_killed(supervise: Supervised, ckptctl: CommandLine) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=10)
     supervise.wait_step(10)
     ckptctl("dump", "--pid", str(supervise.keeper()), "--run", "gpt").check()
     first.check(75)
@@ -123,8 +134,13 @@ def test_snapshots_that_do_not_fit_are_told_and_the_job_goes_on(supervise: Super
         told = supervise.folder / "told"
         tell = f"command:sh -c 'echo $CKPTCTL_EVENT >>{told}'"
         ran = supervise("--every", "5steps", "--notify", tell, "--notify-on", "disk-low", job=JOB)
-        ran.wait_said("The snapshot needs about")
+        supervise.be_seen()
+        for number, step in enumerate(range(5, 60, 5), 1):
+            supervise.allow(step)
+            wait_for(lambda: "The snapshot needs about" in ran.said or len(ran.saved) >= number, 60, ran.said)  # noqa: B023
+        supervise.allow(None)
         ran.check(0)
+        assert "The snapshot needs about" in ran.said
         assert supervise.log() == log_of(60)
         assert lines(told) == ["disk-low"]
         assert 1 <= len(supervise.snapshots) <= 6
@@ -133,8 +149,8 @@ def test_snapshots_that_do_not_fit_are_told_and_the_job_goes_on(supervise: Super
 
 def test_a_snapshot_of_a_job_that_was_just_ending_is_passed_over(supervise: Supervised, ckptctl: CommandLine) -> None:
     """Restored it would die at once, each time."""
-    first = supervise("--every", "10steps", job=trains(100, 0.05))
-    first.wait_saved(1)
+    first = supervise("--every", "10steps", job=JOB)
+    supervise.save_each(first, 1)
     first.signal(signal.SIGKILL)
     first.wait()
     good = supervise.run.latest.readlink().name
@@ -144,7 +160,7 @@ def test_a_snapshot_of_a_job_that_was_just_ending_is_passed_over(supervise: Supe
     wait_for(lambda: state(job) == "Z", 10, "the death of the job")
     ckptctl("dump", "--pid", str(keeper), "--run", "gpt").check()
     assert supervise.run.latest.readlink().name != good
-    second = supervise(job=trains(100, 0.05)).check(0)
+    second = supervise(job=JOB).check(0)
     assert "The job was just ending when this snapshot was taken. The one before it is tried." in second.said
     assert f"goes on from {good}" in second.said
-    assert supervise.log() == log_of(100)
+    assert supervise.log() == log_of(60)

@@ -17,7 +17,7 @@ from support.supervised import Supervised, log_of, trains
 pytestmark = pytest.mark.requires_criu
 
 STEPS = 80
-JOB = trains(STEPS, 0.05)
+JOB = trains(STEPS, 0.02)
 # Says which signals it gets, and ends with status 3 at SIGTERM.
 ANSWERS = """
 import signal, sys, time
@@ -40,7 +40,7 @@ OBLIGING = ("sh", "-c", "trap 'exit $(cat obliging)' TERM; while :; do sleep 0.0
 def test_a_signal_saves_and_ends_the_job_and_the_same_command_goes_on(
     number: signal.Signals, supervise: Supervised
 ) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=10)
     supervise.wait_step(10)
     first.signal(number)
     first.check(75)
@@ -89,16 +89,17 @@ def test_other_signals_are_passed_on_to_the_job(number: signal.Signals, supervis
 
 
 def test_a_terminal_that_is_closed_ends_nothing(supervise: Supervised) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=5)
     supervise.wait_log(5)
     first.signal(signal.SIGHUP)
+    supervise.allow(None)
     first.check(0)
     assert supervise.log() == log_of(STEPS)
 
 
 def test_more_signals_do_not_cut_off_the_last_snapshot(supervise: Supervised) -> None:
     # The hook holds the snapshot up for as long as the signals come.
-    first = supervise("--hook-before", "sleep 1", job=JOB)
+    first = supervise("--hook-before", "sleep 1", job=JOB, until=10)
     supervise.wait_step(10)
     for _ in range(12):
         if first.process.poll() is None:
@@ -112,7 +113,7 @@ def test_more_signals_do_not_cut_off_the_last_snapshot(supervise: Supervised) ->
 
 def test_a_hook_of_another_snapshot_does_not_hold_up_the_last(supervise: Supervised) -> None:
     hook = """sh -c 'echo began; test -n "$CKPTCTL_LAST" || sleep 1000'"""
-    first = supervise("--first-after", "100ms", "--hook-before", hook, "--hook-timeout", "1h", job=JOB)
+    first = supervise("--first-after", "100ms", "--hook-before", hook, "--hook-timeout", "1h", job=JOB, until=40)
     wait_for(lambda: supervise.run.hooks_log.exists() and "\nbegan" in supervise.run.hooks_log.read_text(), 30, "it")
     first.signal(signal.SIGTERM)
     first.check(75)
@@ -124,26 +125,26 @@ def test_a_hook_of_another_snapshot_does_not_hold_up_the_last(supervise: Supervi
 
 
 def test_a_job_without_a_snapshot_is_not_ended_if_it_cannot_be_saved(supervise: Supervised) -> None:
-    first = supervise("--criu-option", "--no-such-option", job=JOB)
+    first = supervise("--criu-option", "--no-such-option", job=JOB, until=5)
     supervise.wait_step(5)
     first.signal(signal.SIGTERM)
     first.check(7)
     assert "The job has no snapshot, so it is not ended" in first.said
     assert supervise.record.state == "left"
     # It runs on, and is taken over.
-    second = supervise(job=JOB)
+    second = supervise(job=JOB, until=5)
     second.wait_said("taken over")
+    supervise.allow(None)
     second.check(0)
     assert supervise.log() == log_of(STEPS)
 
 
 def test_a_job_that_cannot_be_saved_now_is_ended_where_it_has_a_snapshot(supervise: Supervised) -> None:
     first = supervise("--every", "5steps", job=JOB)
-    [newest, *_] = first.wait_saved(1)
+    [newest] = supervise.save_each(first, 1, every=5)
     first.signal(signal.SIGKILL)
     first.wait()
-    newest = supervise.snapshots[-1]
-    second = supervise("--criu-option", "--no-such-option", job=JOB)
+    second = supervise("--criu-option", "--no-such-option", job=JOB, until=5)
     second.wait_said("taken over")
     second.signal(signal.SIGTERM)
     second.check(75)
@@ -156,7 +157,7 @@ def test_a_job_that_cannot_be_saved_now_is_ended_where_it_has_a_snapshot(supervi
 def test_a_snapshot_that_takes_longer_than_what_is_left_is_not_begun(supervise: Supervised) -> None:
     # The hooks belong to what a snapshot takes.
     options = ("--hook-before", "sleep 2", "--first-after", "500ms", "--grace", "3s")
-    first = supervise(*options, job=trains(200, 0.05))
+    first = supervise(*options, job=JOB, until=40)
     [saved] = first.wait_saved(1)
     first.signal(signal.SIGTERM)
     first.check(75)
@@ -164,13 +165,13 @@ def test_a_snapshot_that_takes_longer_than_what_is_left_is_not_begun(supervise: 
     assert f"is complete and on the disk: {saved}" in first.said
     assert list(supervise.snapshots) == [saved]
     assert supervise.record.state == "stopped"
-    supervise(job=trains(200, 0.01)).check(0)
-    assert supervise.log() == log_of(200)
+    supervise(job=JOB).check(0)
+    assert supervise.log() == log_of(STEPS)
 
 
 def test_a_job_that_pays_no_heed_is_killed_when_the_time_is_over(supervise: Supervised) -> None:
     (supervise.folder / "ignore").touch()
-    first = supervise("--grace", "1s", "--on-signal", "TERM=stop", job=JOB)
+    first = supervise("--grace", "1s", "--on-signal", "TERM=stop", job=JOB, until=5)
     supervise.wait_step(5)
     first.signal(signal.SIGTERM)
     first.check(75)
@@ -190,11 +191,11 @@ def test_a_job_that_ends_well_when_it_is_stopped_has_not_done_its_work(supervise
 
 def test_a_signal_while_the_job_is_being_restored_stops_that(supervise: Supervised, ckptctl: CommandLine) -> None:
     first = supervise("--every", "5steps", job=JOB)
-    first.wait_saved(1)
+    supervise.save_each(first, 1, every=5)
     supervise.kill_all()
     saved = supervise.snapshots
     for _ in range(3):
-        again = supervise(job=JOB)
+        again = supervise(job=JOB, until=20)
         # The journal is opened before anything of the restore is done.
         wait_for(lambda: [*ckptctl.state.glob("journal/*.json")], 30, "a restore")
         again.signal(signal.SIGTERM)
@@ -209,7 +210,7 @@ def test_a_signal_while_the_job_is_being_restored_stops_that(supervise: Supervis
 
 def test_a_notice_in_a_file_ends_the_job_in_time(supervise: Supervised, tmp_path: Path) -> None:
     notice = tmp_path / "notice"
-    first = supervise("--on-notice", f"file:{notice}", job=JOB)
+    first = supervise("--on-notice", f"file:{notice}", job=JOB, until=5)
     supervise.wait_step(5)
     notice.write_text("60s\nThis machine is taken away.\n")
     first.check(75)
@@ -232,20 +233,22 @@ def test_a_notice_of_what_is_hours_away_waits(supervise: Supervised, tmp_path: P
 
 
 def test_a_file_asks_for_a_snapshot(supervise: Supervised) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=5)
     supervise.wait_step(5)
     supervise.run.snapshot_request.touch()
     first.wait_saved(1)
     assert not supervise.run.snapshot_request.exists()
+    supervise.allow(None)
     first.check(0)
     assert len(supervise.snapshots) == 1
 
 
 def test_a_folder_in_its_place_asks_once(supervise: Supervised) -> None:
-    first = supervise(job=JOB)
+    first = supervise(job=JOB, until=5)
     supervise.wait_step(5)
     supervise.run.snapshot_request.mkdir()
     first.wait_saved(1)
+    supervise.allow(None)
     first.check(0)
     assert len(supervise.snapshots) == 1
     assert "cannot be removed" in first.said
@@ -279,9 +282,11 @@ def test_a_job_that_is_asked_to_end_by_others_too_has_not_done_its_work(status: 
 
 
 def test_a_snapshot_from_before_a_new_start_does_not_count(supervise: Supervised) -> None:
-    supervise("--every", "5steps", job=trains(30, 0.1)).check(0)
-    assert supervise.snapshots
-    again = supervise("--no-resume", "--criu-option", "--no-such-option", job=JOB)
+    first = supervise("--every", "5steps", job=trains(30, 0.01))
+    supervise.save_each(first, 1, every=5)
+    supervise.allow(None)
+    first.check(0)
+    again = supervise("--no-resume", "--criu-option", "--no-such-option", job=JOB, until=20)
     again.wait_said("starts from the beginning")
     supervise.wait_log(40)
     again.signal(signal.SIGTERM)

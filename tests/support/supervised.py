@@ -204,15 +204,19 @@ class Supervised:
         new.symlink_to(str(steps))
         new.replace(self.folder / "until")
 
+    def be_seen(self, timeout_s: float = 60) -> None:
+        """Hold the job until its supervisor knows how far it is: what was done before is nothing that is due."""
+        if self.seen_step() is None:
+            self.allow(1)
+            wait_for(lambda: self.seen_step() is not None, timeout_s, "a step that ckptctl saw")
+
     def save_each(self, supervisor: Supervisor, count: int, every: int = 10, timeout_s: float = 60) -> list[str]:
         """The snapshots of a job that is led from one to the next, `every` steps apart; it waits at the last one."""
         return self.save_at(supervisor, range(every, every * count + 1, every), timeout_s)
 
     def save_at(self, supervisor: Supervisor, steps: Iterable[int], timeout_s: float = 60) -> list[str]:
         """The snapshots of a job that is led from one step to the next, each of which makes one due."""
-        if self.seen_step() is None:
-            self.allow(1)  # what was done before the first look is nothing that is due
-            wait_for(lambda: self.seen_step() is not None, timeout_s, "a step that ckptctl saw")
+        self.be_seen(timeout_s)
         count = len(supervisor.saved)
         for step in steps:
             self.allow(step)
