@@ -58,7 +58,7 @@ class Writer:
         self._numbers: dict[int, int] = {}
         self._images: dict[str, _Image] = {}
         # What is stored, by its digest: its entry in the index without the digest. It grows by some 250 bytes for each
-        # block, 4 MiB for 1 GiB.
+        # block, 2.5 MiB for 1 GiB.
         self._places: dict[bytes, bytes] = {}
         self._end_bytes = ALIGNMENT
         self._zero_bytes = 0
