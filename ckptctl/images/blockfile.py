@@ -17,6 +17,8 @@ _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
 _NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 _MOST_PIECES: Final = os.sysconf("SC_IOV_MAX")
 
+_CACHESTAT: Final = 451  # cachestat(2), Linux 6.5
+
 _libc = ctypes.CDLL(None)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -63,6 +65,15 @@ def open_regular(path: Path) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "no regular file")
     return descriptor
+
+
+def is_cached(descriptor: int, offset_bytes: int, size_bytes: int) -> bool:
+    """Whether this part of a file lies in the page cache; False also where the kernel does not tell."""
+    part = (ctypes.c_uint64 * 2)(offset_bytes, size_bytes)
+    pages = (ctypes.c_uint64 * 5)()  # the first: how many are there
+    if _libc.syscall(_CACHESTAT, descriptor, part, pages, 0) != 0:
+        return False
+    return pages[0] * mmap.PAGESIZE >= size_bytes
 
 
 def write_all(descriptor: int, pieces: Sequence[memoryview], offset_bytes: int) -> None:

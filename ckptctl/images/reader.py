@@ -27,25 +27,34 @@ _SMALL_GAP_BYTES: Final = 64 << 10
 class Reader:
     """An open container, and the packs that it refers to. Several threads may read at the same time."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the index. Raises ContainerDamaged, and files.FileTrouble for a file that cannot be read."""
+    def __init__(self, path: Path, *, cached: bool = False) -> None:
+        """Read the index. `cached`: what lies in the page cache is taken from there, which says nothing of the disk.
+
+        Raises ContainerDamaged, and files.FileTrouble for a file that cannot be read.
+        """
+        self.took_from_cache = False
         self._descriptors: list[int] = []
+        self._buffered: list[int] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images-read")
         try:
             self.index = read_index(path)
             for pack in self.index.packs:
                 self._descriptors.append(open_pack(path.with_name(pack.name), pack.id))
+                if cached:
+                    itself = f"/proc/self/fd/{self._descriptors[-1]}"
+                    self._buffered.append(os.open(itself, os.O_RDONLY | os.O_CLOEXEC))
         except BaseException:
             self.close()
             raise
 
-    def pieces(self, image: StoredImage) -> Iterator[memoryview]:
+    def pieces(self, image: StoredImage, unread: Callable[[], int] = lambda: 0) -> Iterator[memoryview]:
         """The contents in order, in pieces of GROUP_BYTES at most; each is valid until the next is asked for.
 
-        Threads read ahead, with _AHEAD buffers of _ROOM_BYTES; several images may be read at the same time. Raises
-        ContainerDamaged.
+        Beyond that it stays as it is for as long as it is among the last `unread()` bytes of those that were passed on.
+        Threads read ahead, with _AHEAD buffers of _ROOM_BYTES, and more where so much is unread that none is free;
+        several images may be read at the same time. Raises ContainerDamaged.
         """
-        return self._checked(image.blocks())
+        return self._checked(image.blocks(), unread)
 
     def check(self, on_piece: Callable[[int], None]) -> None:
         """Read everything once; `on_piece` is called with bytes read, in sum Index.stored_bytes.
@@ -72,8 +81,9 @@ class Reader:
     def close(self) -> None:
         """Release the files; nobody reads any more."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        for descriptors in (self._descriptors, self._buffered):
+            while descriptors:
+                os.close(descriptors.pop())
 
     def __enter__(self) -> Reader:
         return self
@@ -81,13 +91,20 @@ class Reader:
     def __exit__(self, *_unused: object) -> None:
         self.close()
 
-    def _checked(self, blocks: Iterable[Block]) -> Iterator[memoryview]:
+    def _checked(self, blocks: Iterable[Block], unread: Callable[[], int] = lambda: 0) -> Iterator[memoryview]:
         windows = _windows(blocks)
         # Memory that is not used is not there: most windows need half of it.
         free = deque(blockfile.allocate(_ROOM_BYTES, populate=False) for _ in range(_AHEAD))
         reading: deque[tuple[Future[list[memoryview]], memoryview]] = deque()
+        passed: deque[tuple[int, memoryview]] = deque()  # with where it ended in the contents
+        end = 0
 
         def read_ahead() -> None:
+            read = end - unread() if passed else 0
+            while passed and passed[0][0] <= read:
+                free.append(passed.popleft()[1])
+            if not free and not reading:
+                free.append(blockfile.allocate(_ROOM_BYTES, populate=False))
             while free and (window := next(windows, None)) is not None:
                 buffer = free.popleft()
                 reading.append((self._threads.submit(self._contents, window, buffer), buffer))
@@ -96,8 +113,10 @@ class Reader:
         try:
             while reading:
                 found, buffer = reading.popleft()
-                yield from found.result()
-                free.append(buffer)
+                for piece in found.result():
+                    end += len(piece)
+                    yield piece
+                passed.append((end, buffer))
                 read_ahead()
         finally:
             for found, _ in reading:
@@ -152,8 +171,11 @@ class Reader:
         return places
 
     def _read(self, block: Block, start: int, end: int, buffer: memoryview) -> None:
+        descriptor = self._descriptors[block.pack]
+        if self._buffered and blockfile.is_cached(descriptor, start, end - start):
+            descriptor, self.took_from_cache = self._buffered[block.pack], True
         try:
-            size = blockfile.read_all(self._descriptors[block.pack], buffer[: container.aligned(end) - start], start)
+            size = blockfile.read_all(descriptor, buffer[: container.aligned(end) - start], start)
         except (OSError, OverflowError) as error:
             raise damaged(
                 f"the disk does not give back the block at byte {block.offset_bytes}{self._of(block)} ({error})"

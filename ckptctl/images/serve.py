@@ -10,14 +10,14 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError
-from ckptctl.images import protocol
+from ckptctl.images import pipes, protocol
 from ckptctl.images.container import StoredImage
 from ckptctl.images.reader import Reader, require_digest
 
@@ -44,7 +44,7 @@ class Serving:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._given: set[str] = set()
-        self._reader = Reader(path)
+        self._reader = Reader(path, cached=True)
         self._connection: socket.socket | None = None
         try:
             require_digest(self._reader.index, digest)
@@ -73,8 +73,10 @@ class Serving:
 
     @property
     def gave_all_memory(self) -> bool:
-        """Whether criu took every image of the container to its end: each block was then what it should be."""
-        return self._given.issuperset(image.name for image in self._reader.index.images)
+        """Whether criu took every image of the container to its end, from the disk: each block there is what it was."""
+        return not self._reader.took_from_cache and self._given.issuperset(
+            image.name for image in self._reader.index.images
+        )
 
     def close(self) -> None:
         """Nothing of it is left; a criu that still restores fails."""
@@ -125,10 +127,10 @@ class Serving:
     def _give(self, name: str, image: StoredImage | None, pipe: int) -> None:
         with open(pipe, "wb", buffering=0):
             try:
-                if image is not None:
-                    protocol.enlarge(pipe)
-                for piece in self._file_pieces(name) if image is None else self._reader.pieces(image):
-                    self._write(pipe, piece)
+                if image is None:
+                    self._give_file(name, pipe)
+                else:
+                    self._give_memory(image, pipe)
                 self._given.add(name)
             except (_GivenUp, BrokenPipeError):
                 return  # criu has ended, or needs no more of this image
@@ -136,17 +138,23 @@ class Serving:
                 # Known before the pipe ends, which is what criu sees.
                 self._failure = self._failure or error
 
-    def _file_pieces(self, name: str) -> Iterator[memoryview]:
+    def _give_file(self, name: str, pipe: int) -> None:
         with open(self._images / name, "rb", buffering=0) as file:
             while piece := file.read(_PIECE_BYTES):
-                yield memoryview(piece)
+                self._put(os.write, pipe, memoryview(piece))
 
-    def _write(self, pipe: int, piece: memoryview) -> None:
+    def _give_memory(self, image: StoredImage, pipe: int) -> None:
+        protocol.enlarge(pipe)
+        for piece in self._reader.pieces(image, lambda: pipes.unread_bytes(pipe)):
+            # What was decompressed is no memory of the reader's, which alone is known to stay as it is.
+            self._put(os.write if piece.readonly else pipes.lend, pipe, piece)
+
+    def _put(self, put: Callable[[int, memoryview], int], pipe: int, piece: memoryview) -> None:
         while piece:
             if self._stopped.is_set():
                 raise _GivenUp
             try:
-                piece = piece[os.write(pipe, piece) :]
+                piece = piece[put(pipe, piece) :]
             except BlockingIOError:
                 poller = select.poll()
                 poller.register(pipe, select.POLLOUT)
