@@ -1,6 +1,6 @@
 # The one door: each target sets up what it needs by itself.
 
-pytest := .venv/bin/python -m pytest
+pytest := .venv/bin/python tests/support/reaping.py .venv/bin/python -m pytest
 # Two at a time: what the tests wait for is mostly the disk and other processes.
 workers ?= 2
 
