@@ -14,6 +14,8 @@ from ckptctl.errors import CkptctlError, ExitStatus
 
 PRIVATE_FOLDER: Final = 0o700
 PRIVATE_FILE: Final = 0o600
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 
 
 class FileTrouble(CkptctlError):
@@ -93,6 +95,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise trouble(error, f"{path} cannot be removed") from error
+
+
+def swap(first: Path, second: Path) -> None:
+    """Let each of two paths of one file system lead to what the other led to, by one rename. Raises OSError."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def fsync_file(path: Path) -> None:

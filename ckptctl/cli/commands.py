@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "verify": ("store", "verify"),
     "export": ("exchange", "export"),
     "import": ("exchange", "import_"),
+    "recompress": ("recompress", "recompress"),
     "pin": ("labels", "pin"),
     "unpin": ("labels", "unpin"),
     "tag": ("labels", "tag"),

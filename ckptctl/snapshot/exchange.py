@@ -18,9 +18,10 @@ from ckptctl import files
 from ckptctl.events import Progress
 from ckptctl.images import blockfile, container
 from ckptctl.images.container import StoredImage
+from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
 from ckptctl.images.reader import Reader, is_hole, require_digest
-from ckptctl.images.writer import Writer
+from ckptctl.images.writer import Sealed, Writer
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.stream import packs_in, record_of
@@ -76,10 +77,10 @@ def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, form: Form, 
     staging.create(staged)
     try:
         meter = Meter(found.images.contents_bytes, services.interrupt, progress)
-        made = _copy_images(source.images, staged.folder.images, found.images, form, meter)
+        made = copy_images(source.images, staged.folder.images, found.images, form, meter)
         memory = dataclasses.replace(found.memory, image_bytes=made.size_bytes)
         changed = dataclasses.replace(found, images=made, memory=memory)
-        _copy_beside(source, staged.folder)
+        copy_beside(source, staged.folder)
         manifest_json.write(staged.folder.manifest, changed)
         script.write(staged.folder.restore_script, changed)
         staging.commit(staged, services.interrupt)
@@ -91,7 +92,7 @@ def _copy(source: SnapshotFolder, found: Manifest, staged: Staging, form: Form, 
     return Copied(found.id, found.run, staged.final.path, form.layout, made.size_bytes)
 
 
-def _copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
+def copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
     """CRIU's logs and the labels."""
     for path in files.walk_regular_files(source.logs) if source.logs.is_dir() else ():
         copy = target.logs / path.relative_to(source.logs)
@@ -101,15 +102,22 @@ def _copy_beside(source: SnapshotFolder, target: SnapshotFolder) -> None:
         shutil.copyfile(source.labels, target.labels)
 
 
-def _copy_images(source: Path, target: Path, found: Images, form: Form, meter: Meter) -> Images:
-    """Copy all images into the form that is wanted. Raises OSError, SnapshotDamaged and ContainerDamaged."""
+def copy_images(
+    source: Path, target: Path, found: Images, form: Form, meter: Meter, known: Known | None = None
+) -> Images:
+    """Copy all images into the form that is wanted; blocks that are `known`, with links in `target`, are shared.
+
+    Raises OSError, SnapshotDamaged, ContainerDamaged and ZstdMissing.
+    """
     into_container = form.layout is Layout.STREAM
     for record in found.files:
         if not into_container or not _is_memory(record):
             _copy_file(source, target, record, meter)
     made = None
     if into_container:
-        made = _fill_container(source, target, found, form.compression, meter)
+        compression = form.compression or (found.container.compression if found.container else Compression.OFF)
+        writer = Writer(target / container.FILE_NAME, compression, known)
+        made = record_of(target, _fill_container(source, writer, found, meter), compression)
     elif found.container is not None:
         _empty_container(source, target, found.container, meter)
     records = digests.digest_images(target, meter.interrupt, lambda *_: None, without=packs_in(target))
@@ -156,12 +164,8 @@ def _stored_pieces(reader: Reader, image: StoredImage, meter: Meter) -> Iterator
         meter.add(0 if is_hole(piece) else len(piece))
 
 
-def _fill_container(
-    source: Path, target: Path, found: Images, asked: Compression | None, meter: Meter
-) -> ContainerRecord:
-    compression = asked or (found.container.compression if found.container else Compression.OFF)
+def _fill_container(source: Path, writer: Writer, found: Images, meter: Meter) -> Sealed:
     buffer = blockfile.allocate(container.GROUP_BYTES, populate=False)
-    writer = Writer(target / container.FILE_NAME, compression)
     try:
         if found.container is not None:
             with Reader(source / found.container.name) as reader:
@@ -170,10 +174,9 @@ def _fill_container(
                     writer.add_image(image.name, _stored_pieces(reader, image, meter), buffer)
         for record in filter(_is_memory, found.files):
             writer.add_image(record.name, _pieces_of(source, record, meter), buffer)
-        sealed = writer.seal()
+        return writer.seal()
     finally:
         writer.close()
-    return record_of(target, sealed, compression)
 
 
 def _is_memory(record: ImageRecord) -> bool:

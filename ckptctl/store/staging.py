@@ -20,6 +20,8 @@ from ckptctl.interrupt import Interrupt
 from ckptctl.store.layout import SnapshotFolder, Store
 
 _PRIVATE_PROGRAM: Final = 0o700
+# What renameat2(2) answers where it cannot exchange.
+_NO_SWAP: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
 
 
 class TargetNotEmpty(CkptctlError):
@@ -33,6 +35,13 @@ class TargetIsMount(CkptctlError):
     """A snapshot cannot replace the top folder of a file system."""
 
     code = "E_TARGET_IS_MOUNT"
+    exit_status = ExitStatus.STORE
+
+
+class CannotReplace(CkptctlError):
+    """A file system cannot exchange two folders by one rename."""
+
+    code = "E_CANNOT_REPLACE"
     exit_status = ExitStatus.STORE
 
 
@@ -99,6 +108,36 @@ def commit(staging: Staging, interrupt: Interrupt) -> None:
             raise _occupied(final) from error
         raise files.trouble(error, f"The snapshot cannot be put at {final}") from error
     _make_rename_durable(folder, final)
+
+
+def replace(staging: Staging, interrupt: Interrupt) -> None:
+    """Bring the snapshot to the disk and put it in place of the one that is there, all at once; see `commit`.
+
+    The former is then in the staging folder. Raises CannotReplace, files.FileTrouble, files.NoSpace and what
+    `interrupt` raises: then nothing was replaced.
+    """
+    folder, final = staging.folder.path, staging.final.path
+    try:
+        _make_private_and_durable(staging.folder)
+        interrupt.check()
+        files.swap(folder, final)
+    except OSError as error:
+        if error.errno in _NO_SWAP:
+            raise CannotReplace(
+                f"The file system of {final} cannot put one folder in place of another.",
+                hint="Copy the snapshot elsewhere (ckptctl export --images stream --compress better).",
+            ) from error
+        raise files.trouble(error, f"The snapshot at {final} cannot be replaced") from error
+    try:
+        for parent in (final.parent, folder.parent):
+            files.fsync_folder(parent)
+    except OSError as error:
+        failure = files.trouble(error, f"The folder of {final} cannot be brought to the disk")
+        try:
+            files.swap(folder, final)
+        except OSError as second:
+            failure.add_note(f"The new one stays at {final}, because it cannot be taken back: {second}")
+        raise failure from error
 
 
 def is_committed(staging: Staging) -> bool:

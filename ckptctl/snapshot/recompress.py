@@ -1,0 +1,154 @@
+"""Snapshots made smaller where they lie: written anew beside it, then put in place of the former by one rename.
+
+The job is not touched. Until the rename the former is there, whole, and from then on the new one. Snapshots that share
+memory are done together, from the oldest on, so that they share it afterwards too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from ckptctl import files
+from ckptctl.errors import CkptctlError, ExitStatus
+from ckptctl.events import Progress
+from ckptctl.images.levels import Compression
+from ckptctl.snapshot.exchange import copy_beside, copy_images
+from ckptctl.snapshot.former import known_by
+from ckptctl.snapshot.remove import InUse, needed_folders
+from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.ways import Form, Layout
+from ckptctl.store import catalog, locks, manifest_json, packs, script, staging
+from ckptctl.store.catalog import Entry
+from ckptctl.store.digests import Meter
+from ckptctl.store.layout import SnapshotFolder, Store
+from ckptctl.store.manifest import Manifest
+from ckptctl.store.staging import Staging
+
+# A dump that is under way when a snapshot is to be replaced is waited for this long at the least: the work is done.
+_PATIENCE_S: Final = 60.0
+_RANKS: Final = tuple(Compression)
+
+
+class Overtaken(CkptctlError):
+    """A snapshot was removed or replaced by somebody else while it was written anew."""
+
+    code = "E_OVERTAKEN"
+    exit_status = ExitStatus.LOCKED
+
+
+@dataclass(frozen=True, slots=True)
+class Recompressed:
+    """What became of one snapshot: its own size before and after, or why it was left as it is."""
+
+    id: str
+    run: str
+    before_bytes: int
+    after_bytes: int
+    left_because: str | None = None
+
+
+def recompress(
+    store: Store, run: str, ids: frozenset[str] | None, compression: Compression, services: Services
+) -> tuple[Recompressed, ...]:
+    """Compress these snapshots of a run, or all of them, oldest first.
+
+    Left as they are: those that are compressed so already, that are damaged, whose memory is in files of CRIU, and
+    that share memory with others that are not among them.
+    Raises InUse, Overtaken, Locked, SnapshotDamaged, ContainerDamaged, ZstdMissing, NoSpace, FileTrouble and what the
+    interrupt raises: those that are done stay done, and the others are as they were.
+    """
+    work = _Work(store, run, compression, services)
+    entries = catalog.list_snapshots(store, run)
+    wanted = [entry for entry in entries if ids is None or entry.id in ids]
+    outside = frozenset(inode for entry in entries if entry not in wanted for inode in packs.shares(entry))
+    return tuple(work.on(entry, outside) for entry in wanted)
+
+
+class _Work:
+    """What was done so far; `replaced` are the files with memory of snapshots that were replaced."""
+
+    def __init__(self, store: Store, run: str, compression: Compression, services: Services) -> None:
+        self.store = store
+        self.run = run
+        self.compression = compression
+        self.services = services
+        self.replaced: frozenset[packs.Inode] = frozenset()
+        self.former: Entry | None = None
+
+    def on(self, entry: Entry, outside: frozenset[packs.Inode]) -> Recompressed:
+        manifest = entry.manifest
+        before = manifest.images.size_bytes if manifest else 0
+        reason = self._reason(entry, outside)
+        if reason is not None or manifest is None:
+            return Recompressed(entry.id, self.run, before, before, reason)
+        shared = packs.shares(entry)
+        changed = self._replace(entry, manifest)
+        self.replaced |= shared
+        self.former = catalog.read_entry(self.store.run(self.run), entry.id)
+        return Recompressed(entry.id, self.run, before, changed.images.size_bytes)
+
+    def _reason(self, entry: Entry, outside: frozenset[packs.Inode]) -> str | None:
+        """Why it is left as it is, in words."""
+        if entry.manifest is None or not entry.sound:
+            return "it is damaged"
+        container = entry.manifest.images.container
+        if container is None:
+            return "its memory is in files of criu"
+        shared = packs.shares(entry)
+        if shared & outside:
+            return "it shares memory with snapshots that are not among these; --run takes all of a run"
+        if _RANKS.index(container.compression) >= _RANKS.index(self.compression) and not shared & self.replaced:
+            return f"it is compressed already ({container.compression})"
+        return None
+
+    def _replace(self, entry: Entry, manifest: Manifest) -> Manifest:
+        name = f"{entry.id}.{self.services.random_hex()}"
+        staged = Staging(SnapshotFolder(self.store.staging / name), entry.folder)
+        try:
+            with self._locked(locks.Intent.APPEND, self.services.lock_wait_s):
+                staging.create(staged)
+                changed = self._write(staged.folder, entry, manifest)
+            with self._locked(locks.Intent.EXCLUSIVE, max(self.services.lock_wait_s, _PATIENCE_S)):
+                self._require_unchanged(entry)
+                copy_beside(entry.folder, staged.folder)
+                staging.replace(staged, self.services.interrupt)
+        except OSError as error:
+            raise files.trouble(error, f"The snapshot {entry.id} cannot be compressed") from error
+        finally:
+            staging.discard(staged.folder)  # the former, or what has come of the new one
+        return changed
+
+    def _write(self, folder: SnapshotFolder, entry: Entry, manifest: Manifest) -> Manifest:
+        form = Form(Layout.STREAM, self.compression)
+        with ExitStack() as held:
+            known = known_by(self.former, folder, self.services.reporter) if self.former else None
+            if known is not None:
+                held.callback(known.close)
+            meter = Meter(manifest.images.contents_bytes, self.services.interrupt, self._progress)
+            made = copy_images(entry.folder.images, folder.images, manifest.images, form, meter, known)
+        memory = dataclasses.replace(manifest.memory, image_bytes=made.size_bytes)
+        changed = dataclasses.replace(manifest, images=made, memory=memory)
+        manifest_json.write(folder.manifest, changed)
+        script.write(folder.restore_script, changed)
+        return changed
+
+    def _require_unchanged(self, entry: Entry) -> None:
+        if entry.folder.path in needed_folders(self.services):
+            raise InUse(f"{entry.id} is needed by an action that was cut off.", hint="Finish it first: ckptctl recover")
+        if catalog.read_entry(self.store.run(self.run), entry.id).manifest != entry.manifest:
+            raise Overtaken(
+                f"The snapshot {entry.id} was changed or removed by another command.", hint="Look at `ckptctl list`."
+            )
+
+    @contextmanager
+    def _locked(self, intent: locks.Intent, wait_s: float) -> Iterator[None]:
+        services = self.services
+        with locks.run_lock(self.store, self.run, intent, services.owner, wait_s=wait_s, interrupt=services.interrupt):
+            yield
+
+    def _progress(self, done: int, total: int) -> None:
+        self.services.reporter.report(Progress("images", done, total))
