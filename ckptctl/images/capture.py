@@ -19,6 +19,7 @@ from typing import Final
 from ckptctl import files
 from ckptctl.errors import CkptctlError
 from ckptctl.images import container, protocol
+from ckptctl.images.cutting import end_of_part
 from ckptctl.images.gate import Gate
 from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
@@ -41,7 +42,7 @@ class _GivenUp(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """A buffer with the contents of one block in it."""
+    """A buffer with a part of an image in it."""
 
     name: str
     number: int
@@ -274,15 +275,20 @@ class Capture:
         with open(pipe, "rb", buffering=0):
             protocol.enlarge(pipe)
             number = 0
+            left = b""
             while True:
                 buffer = self._pool.take()
-                size = self._fill(pipe, buffer)
+                buffer[: len(left)] = left
+                size = len(left) + self._fill(pipe, buffer[len(left) :])
+                full = size == len(buffer)
+                end = end_of_part(buffer) if full else size
+                left = bytes(buffer[end:size])
                 self._pool.hand_over()
                 if size or not number:
-                    self._filled.put(_Filled(name, number, buffer, size))
+                    self._filled.put(_Filled(name, number, buffer, end))
                 else:
                     self._pool.give(buffer)
-                if size < len(buffer):
+                if not full:
                     return
                 number += 1
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from ckptctl.images.container import ALIGNMENT
+from ckptctl.images.container import ALIGNMENT, GROUP_BYTES
 
 # Multiples of 4, each in another line of the cache: what changes first in a float is its lowest byte.
 _SAMPLED: Final = (8, 716, 1424, 2132, 2840, 3548)
@@ -21,6 +21,10 @@ _LEAST_PAGES: Final = 8
 _BEGINS: Final = re.compile(rb"[\x00-\x0b]")
 _LEAST_ZERO_PAGES: Final = 4
 _ZEROS: Final = re.compile(rb"\x00{%d,}" % _LEAST_ZERO_PAGES)
+
+
+# Of a full buffer: what is behind the last end of a block here comes again at the beginning of the next buffer.
+_LOOKED_THROUGH_BYTES: Final = 512 << 10
 
 
 def _permutations() -> tuple[bytes, ...]:
@@ -44,6 +48,17 @@ def cut(piece: memoryview) -> Iterator[tuple[int, int, bool]]:
     yield from _cut_pages(mixed, start, whole // ALIGNMENT)
     if whole < len(piece):
         yield whole, len(piece), False
+
+
+def end_of_part(buffer: memoryview) -> int:
+    """How much of a full buffer is stored; the rest belongs before what is read next.
+
+    So that a block is not cut by where buffers end: with memory that has moved within an image, that would be another
+    place in each snapshot.
+    """
+    start = GROUP_BYTES - _LOOKED_THROUGH_BYTES
+    *_, (last, _, _) = cut(buffer[start:GROUP_BYTES])
+    return start + last if last else GROUP_BYTES
 
 
 def _look_at(pages: memoryview) -> tuple[bytes, bytes]:

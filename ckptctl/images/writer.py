@@ -13,7 +13,7 @@ from blake3 import blake3
 from ckptctl.images import blockfile, container
 from ckptctl.images.compression import Encoder
 from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, Block, Codec, Pack
-from ckptctl.images.cutting import cut
+from ckptctl.images.cutting import cut, end_of_part
 from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
 
@@ -74,7 +74,7 @@ class Writer:
     def add(self, name: str, number: int, buffer: memoryview, length_bytes: int) -> None:
         """Store what is at the beginning of a pool's buffer as the part `number` of an image. From any thread.
 
-        Every part but an image's last is GROUP_BYTES long; an image without contents is announced with a length of 0.
+        Every part but an image's last is whole pages; an image without contents is announced with a length of 0.
         What is behind the contents is overwritten by zeros. Raises OSError.
         """
         entries = self._store(buffer, length_bytes) if length_bytes else b""
@@ -93,8 +93,10 @@ class Writer:
                 buffer[filled : filled + size] = rest[:size]
                 filled, rest = filled + size, rest[size:]
                 if filled == GROUP_BYTES:
-                    self.add(name, number, buffer, filled)
-                    number, filled = number + 1, 0
+                    end = end_of_part(buffer)
+                    self.add(name, number, buffer, end)
+                    number, filled = number + 1, GROUP_BYTES - end
+                    buffer[:filled] = bytes(buffer[end:])
         if filled or not number:
             self.add(name, number, buffer, filled)
 

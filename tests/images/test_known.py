@@ -145,7 +145,14 @@ def test_no_block_is_referred_to_for_ever(save: Save) -> None:
 def test_pages_that_came_in_between_shift_nothing(save: Save) -> None:
     one = save("1", FIRST)
     two = save("2", FIRST[:MIB] + pages(4, 3 * ALIGNMENT) + FIRST[MIB:], one)
-    assert two.sealed.shared_bytes > 0.8 * len(FIRST)
+    assert two.sealed.shared_bytes > 0.92 * len(FIRST)
+
+
+@pytest.mark.parametrize("moved_bytes", [ALIGNMENT, MIB - ALIGNMENT])
+def test_where_buffers_end_does_not_matter(moved_bytes: int, save: Save) -> None:
+    one = save("1", pages(5, 16 * MIB))
+    two = save("2", pages(6, moved_bytes) + pages(5, 16 * MIB), one)
+    assert two.sealed.stored_bytes < moved_bytes + 0.05 * 16 * MIB
 
 
 def test_compressed_and_not(save: Save) -> None:
@@ -286,7 +293,7 @@ def test_what_nobody_needs_is_given_back(save: Save) -> None:
     shutil.rmtree(one.folder)
     shutil.rmtree(three.folder)
     before = blocks_of(two.folder / link)
-    assert 0.8 * MIB < reclaimed(two.folder / link, [two, four]) < 1.1 * MIB
+    assert 0.8 * MIB < reclaimed(two.folder / link, [two, four]) < 1.5 * MIB
     assert before - blocks_of(two.folder / link) > 0.8 * MIB
     assert reclaimed(two.folder / link, [two, four]) == 0
     shutil.rmtree(two.folder)
