@@ -59,7 +59,7 @@ def undrain(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Bring back the runs that a drain has stopped, and allow new ones.
+    """Bring back what a drain has stopped, and allow new runs.
 
     Each goes on as it was started: by systemd, or in the background with its folder and environment.
     """

@@ -27,7 +27,7 @@ def ps(
     ] = False,
     json: JsonOpt = False,
 ) -> int:
-    """List the jobs that could be dumped, and what blocks the others.
+    """List jobs that could be dumped, and what blocks the others.
 
     A job is a process tree whose root was started by torchrun, python, mpirun or the like, or uses a GPU. The tree in
     which ckptctl itself runs is not listed.

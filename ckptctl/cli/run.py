@@ -13,10 +13,10 @@ from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, 
 from ckptctl.cli.groups import grouped
 from ckptctl.cli.images import ImageOptions
 from ckptctl.cli.keep import KeepOptions
-from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt
+from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_files
 from ckptctl.cli.session import Manner, session
 from ckptctl.cli.umask import of_caller
-from ckptctl.errors import ExitStatus, UsageError
+from ckptctl.errors import ExitStatus
 
 STATUSES: Final = (
     "Exit status: 0 the job has done its work; else that of the job, as a shell tells it; 75 stopped, to be started "
@@ -69,13 +69,12 @@ def run(
     quiet: QuietOpt = False,
     verbose: VerboseOpt = False,
 ) -> int:
-    """Run a job that survives: saved when due, resumed when run again.
+    """Run a job that survives: saved when due, resumed if run again.
 
     A signal takes a last snapshot and ends the job. What kills ckptctl does not kill the job: run again, this takes it
     over. What the job writes goes to files of the run, and is shown here, unless --json has standard output for the
     state of the run at the end.
     """
-    from ckptctl.snapshot.rollback import Mode
     from ckptctl.store.names import check_run_name, run_name_from
     from ckptctl.supervise.duty import Duty, is_needed, on_duty
     from ckptctl.supervise.plan import Start
@@ -83,8 +82,7 @@ def run(
     from ckptctl.supervise.run import run as look_after
     from ckptctl.supervise.run import supervised
 
-    if files not in [mode.value for mode in Mode]:
-        raise UsageError(f"--files {files}: not known.", hint="One of roll-back, keep, refuse.")
+    mode = parse_files(files)
     signals = Signals()
     manner = Manner(json, quiet, verbose)
     opened = session(manner, store=store, lock_wait=lock_wait, flags=images.flags())
@@ -104,7 +102,7 @@ def run(
             resume=resume,
             restarts=restarts,
             allow_io_uring=allow_io_uring,
-            files=Mode(files),
+            files=mode,
             show_output=not (quiet or json),
         )
         with on_duty(services.host_state, Duty(folder.name, place.path, services.owner, own_call())):
