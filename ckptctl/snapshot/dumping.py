@@ -112,6 +112,7 @@ class Dump(GpuSteps):
 
     def prepare(self) -> None:
         """Open a staging folder and the journal, and see that there is room."""
+        loading = preload()
         services, target = self.services, self.request.target
         step = self.request.progress.step if self.request.progress else None
         self.id = names.new_id(self.created, step, services.random_hex())
@@ -127,7 +128,6 @@ class Dump(GpuSteps):
             self.staging = staging.place_beside(target.folder, self.id)
         self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
         staging.create(self.staging)
-        preload()
         device_bytes = self.gpu.total_bytes if self.gpu else 0
         space.require(self.staging.folder.path.parent, space.needed_bytes(self.tree, device_bytes))
         if self.request.way.layout is Layout.STREAM:
@@ -135,6 +135,7 @@ class Dump(GpuSteps):
             room = stream.Room(wanted, services.machine.memory_available_bytes - device_bytes)
             way, folder = self.request.way, self.staging.folder
             self.taking = held(stream.listening(folder, self.criu, way, room, self._former(), services.reporter))
+        loading.join()
 
     def _former(self) -> Entry | None:
         """The snapshot with which this one may share what is the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
 from typing import Final
 
@@ -17,7 +18,14 @@ _MODULES: Final = (
 )
 
 
-def preload() -> None:
-    """Load it."""
+def preload() -> threading.Thread:
+    """Load it in a thread, to be waited for before the freeze: what else is prepared mostly waits, for the disk and for
+    memory that the kernel has to clear."""
+    thread = threading.Thread(target=_load, name="preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _load() -> None:
     for module in _MODULES:
         import_module(module)

@@ -96,7 +96,10 @@ def test_a_damaged_block_does_not_reach_criu(
         file.write(bytes([byte ^ 4]))
     with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
         asker = Asker(serving)
-        assert asker.read("pages-1.img") == PAGES["pages-1.img"][: number * GROUP_BYTES]
+        got = asker.read("pages-1.img")
+        assert got is not None
+        assert PAGES["pages-1.img"].startswith(got)
+        assert (number - 2) * GROUP_BYTES < len(got) <= number * GROUP_BYTES
         # Known before the end of the pipe could be seen.
         assert isinstance(serving.failure, ContainerDamaged)
 
