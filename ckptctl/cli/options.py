@@ -17,7 +17,9 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document; 
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
 VerboseOpt = Annotated[bool, typer.Option("--verbose", "-v", help="Say what each step took.")]
 StoreOpt = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="The store to use.", show_default="$CKPTCTL_STORE")
+    Path | None,
+    # With Path as a parser Typer does not look at the path: on a file server that is dead that would hang.
+    typer.Option("--store", metavar="DIR", parser=Path, help="The store to use.", show_default="$CKPTCTL_STORE"),
 ]
 WaitOpt = Annotated[
     str | None,

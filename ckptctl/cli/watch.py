@@ -45,8 +45,9 @@ def watch(
     How it runs is not touched. SIGTERM and Ctrl-C end the watch and leave the job alone, unless --on-signal says
     otherwise. The job's end, which is not a child of this, tells no exit status.
     """
-    from ckptctl.process.identity import identify
+    from ckptctl.process.identity import identify, no_such_process
     from ckptctl.process.member import command_words
+    from ckptctl.process.proc import Vanished
     from ckptctl.store.names import check_run_name, run_name_from
     from ckptctl.supervise.duty import Duty, Watched, on_duty
     from ckptctl.supervise.reactions import Signals
@@ -59,7 +60,10 @@ def watch(
     opened = session(manner, store=store, lock_wait=lock_wait, flags=images.flags())
     with opened as app, signals.installed(app.interrupt):
         root = identify(number)
-        command = command_words(number)
+        try:
+            command = command_words(number)
+        except Vanished as error:
+            raise no_such_process(number) from error
         place = app.store()
         folder = place.run(check_run_name(run or run_name_from(command)))
         services = supervised(folder, app.services)

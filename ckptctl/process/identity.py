@@ -36,8 +36,13 @@ def identify(pid: int) -> ProcessId:
     """The process that has this pid now, zombies included. Raises NoSuchProcess."""
     fields = _stat(pid)
     if fields is None:
-        raise NoSuchProcess(f"There is no process {pid}.", hint="`ckptctl ps` shows the jobs of this machine.")
+        raise no_such_process(pid)
     return ProcessId(pid, int(fields[_START_TIME]))
+
+
+def no_such_process(pid: int) -> NoSuchProcess:
+    """The error for a pid that nobody has."""
+    return NoSuchProcess(f"There is no process {pid}.", hint="`ckptctl ps` shows the jobs of this machine.")
 
 
 def is_alive(process: ProcessId) -> bool:

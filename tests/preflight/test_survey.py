@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,18 +146,22 @@ def test_a_file_server_that_hangs_is_waited_for_no_longer(dead_server: Path) -> 
 @pytest.mark.requires_criu
 def test_a_store_on_such_a_server_is_named_by_check(dead_server: Path, ckptctl: CommandLine, start_job: Jobs) -> None:
     ckptctl.environment["CKPTCTL_STORE"] = str(dead_server / "store")
-    result = ckptctl("check", "--json", timeout_s=60).check(5).document["result"]
-    assert "store-space" in {one["check"] for one in result["findings"] if one["level"] == "error"}
-    with started(start_job, "append_log") as shape:
+    with started(start_job, "append_log") as shape, ThreadPoolExecutor() as pool:  # each waits to its limit
         shape.wait_steps(3)
-        result = ckptctl("check", "--pid", str(shape.pid), "--json", timeout_s=60).check(5).document["result"]
+        of_machine = pool.submit(ckptctl, "check", "--json", timeout_s=120)
+        of_job = pool.submit(ckptctl, "check", "--pid", str(shape.pid), "--json", timeout_s=120)
+        named = "--store", str(dead_server / "store")  # by an option it is not looked at any earlier
+        of_snapshot = pool.submit(ckptctl, "check", "--snapshot", "latest", *named, timeout_s=120)
+        result = of_machine.result().check(5).document["result"]
+        assert "store-space" in {one["check"] for one in result["findings"] if one["level"] == "error"}
+        result = of_job.result().check(5).document["result"]
         (found,) = (one for one in result["findings"] if one["level"] == "error")
         assert (found["check"], found["remedy"]) == (
             "space",
             "See whether the folder can be listed; mount its file system again.",
         )
         assert result["job"]["estimate"]["frozen_s"] is None
-    assert "Nothing was heard about" in ckptctl("check", "--snapshot", "latest", timeout_s=90).check(16).stderr
+        assert "Nothing was heard about" in of_snapshot.result().check(16).stderr
 
 
 def test_slurm_is_asked_about_the_job(tmp_path: Path, programs: Path) -> None:
