@@ -20,8 +20,8 @@ class ImageOptions:
         typer.Option(
             "--aim",
             metavar="auto|durable|pause",
-            help="Soon on the disk with little memory, or a short pause of a job that goes on with up to half of the "
-            "free memory; auto: with up to a quarter.",
+            help="Soon on the disk with little memory, or the shortest pause of a job that goes on with up to half of "
+            "the free memory; auto: that with up to a quarter.",
             show_default="auto",
         ),
     ] = None

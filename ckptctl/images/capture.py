@@ -64,8 +64,11 @@ class Capture:
         memory_bytes: int,
         compression: Compression = Compression.OFF,
         known: Known | None = None,
+        patient: bool = False,
     ) -> None:
         """Listen in `images`; the pool takes `memory_bytes` at most (no fewer than LEAST_BUFFERS buffers).
+
+        `patient`: memory that has come is checked and written when the job runs on, or when there is no room for more.
 
         Raises files.FileTrouble, files.NoSpace and ZstdMissing.
         """
@@ -73,6 +76,7 @@ class Capture:
         self._failure: BaseException | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._patient = patient
         self._taken_bytes = 0
         self._pages_bytes = 0
         self._drained = False
@@ -222,6 +226,7 @@ class Capture:
             for _ in range(_WRITERS):
                 self._filled.put(None)
             self._gate.open()
+            self._pool.hurry()
             # To CRIU a connection that is closed before it has ended is a failure.
             if connection.recv(1):
                 raise protocol.broken("criu has sent an image after its last")
@@ -313,6 +318,8 @@ class Capture:
 
     def _write(self) -> None:
         while (filled := self._filled.get()) is not None:
+            if self._patient:
+                self._pool.wait_until_scarce()
             if self._stopped.is_set():
                 return
             self._writer.add(filled.name, filled.number, filled.buffer, filled.length_bytes)

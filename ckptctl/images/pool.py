@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from ckptctl.images import blockfile
 from ckptctl.images.container import GROUP_BYTES
+
+# Fewer free ones than this, and whoever fills will soon wait.
+_SCARCE: Final = 4
 
 
 class PoolClosed(Exception):
@@ -29,6 +33,7 @@ class Pool:
         self._changed = threading.Condition()
         self._filling = 0
         self._closed = False
+        self._hurried = False
 
     @property
     def size_bytes(self) -> int:
@@ -59,6 +64,17 @@ class Pool:
             if not self._closed:
                 self._free.append(buffer)
                 self._changed.notify()
+
+    def wait_until_scarce(self) -> None:
+        """Let whoever empties buffers wait until nearly all are filled, or `hurry` says that it is time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._hurried or self._closed or len(self._free) < _SCARCE)
+
+    def hurry(self) -> None:
+        """Nobody waits until buffers are scarce any more."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Nobody waits any longer; the memory goes with the last buffer that is in use."""

@@ -66,6 +66,10 @@ class Room:
         allowed = round(self.free_bytes * _SHARES.get(aim, 0))
         return max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed))
 
+    def is_patient(self, aim: Aim) -> bool:
+        """Whether all of the job fits into memory, and nothing else is worth doing until it runs on."""
+        return aim is not Aim.DURABLE and 0 < self.wanted_bytes <= self.buffer_bytes(aim)
+
 
 @dataclass(frozen=True, slots=True)
 class Taking:
@@ -109,15 +113,20 @@ def listening(
 
     left = cgroup.memory_left_bytes(Path("/proc/self/cgroup").read_text().splitlines())
     room = room if left is None else replace(room, free_bytes=min(room.free_bytes, left))
-    memory_bytes = room.buffer_bytes(way.aim)
     with ExitStack() as held:
         known = known_by(former, folder, reporter) if former is not None else None
         if known is not None:
             held.callback(known.close)
-        capture = held.enter_context(
-            Capture(folder.images, folder.logs, memory_bytes=memory_bytes, compression=way.compression, known=known)
+        capture = Capture(
+            folder.images,
+            folder.logs,
+            memory_bytes=room.buffer_bytes(way.aim),
+            compression=way.compression,
+            known=known,
+            patient=room.is_patient(way.aim),
         )
-        yield Taking(capture, way.compression, known)
+        with capture:
+            yield Taking(capture, way.compression, known)
 
 
 @contextmanager

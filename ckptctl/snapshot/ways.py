@@ -18,9 +18,9 @@ class Layout(StrEnum):
 class Aim(StrEnum):
     """What a stream of images is to be good at."""
 
-    AUTO = "auto"  # a short pause for a job that goes on, as far as a quarter of the free memory allows
+    AUTO = "auto"  # the shortest pause of a job that goes on, if a quarter of the free memory has room for it
     DURABLE = "durable"  # soon on the disk, with little memory
-    PAUSE = "pause"  # a short pause for a job that goes on, with up to half of the free memory
+    PAUSE = "pause"  # the shortest pause of a job that goes on, with up to half of the free memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,23 @@ def test_memory_by_aim(aim: Aim, wanted: int, free: int, taken: float) -> None:
     assert Room(wanted, free).buffer_bytes(aim) == taken
 
 
+@pytest.mark.parametrize(
+    ("aim", "wanted", "free", "patient"),
+    [
+        (Aim.AUTO, 10 * GIB, 100 * GIB, True),
+        (Aim.AUTO, 40 * GIB, 100 * GIB, False),  # the disk must take a part of it during the pause
+        (Aim.PAUSE, 40 * GIB, 100 * GIB, True),
+        (Aim.PAUSE, 60 * GIB, 100 * GIB, False),
+        (Aim.DURABLE, 1 * MIB, 100 * GIB, False),
+        (Aim.PAUSE, 0, 100 * GIB, False),  # a job that ends waits for the disk
+    ],
+)
+def test_nothing_but_copying_is_done_in_the_pause_where_all_fits(
+    aim: Aim, wanted: int, free: int, patient: bool
+) -> None:
+    assert Room(wanted, free).is_patient(aim) is patient
+
+
 def test_the_peak_of_memory_counts_from_where_it_was_forgotten() -> None:
     first = bytearray(64 * MIB)
     for at in range(0, len(first), 4096):
