@@ -69,7 +69,10 @@ def recompress(
 
 
 class _Work:
-    """What was done so far; `replaced` are the files with memory of snapshots that were replaced."""
+    """What was done so far; `replaced` are the files with memory of snapshots that were replaced.
+
+    `former` is the last one that is as it should be: the next one shares what it has.
+    """
 
     def __init__(self, store: Store, run: str, compression: Compression, services: Services) -> None:
         self.store = store
@@ -82,28 +85,34 @@ class _Work:
     def on(self, entry: Entry, outside: frozenset[packs.Inode]) -> Recompressed:
         manifest = entry.manifest
         before = manifest.images.size_bytes if manifest else 0
-        reason = self._reason(entry, outside)
+        shared = packs.shares(entry)
+        reason = self._obstacle(entry, shared & outside)
+        if reason is None and self._is_done(entry, shared):
+            self.former = entry
+            reason = "it is compressed already"
         if reason is not None or manifest is None:
             return Recompressed(entry.id, self.run, before, before, reason)
-        shared = packs.shares(entry)
         changed = self._replace(entry, manifest)
         self.replaced |= shared
         self.former = catalog.read_entry(self.store.run(self.run), entry.id)
         return Recompressed(entry.id, self.run, before, changed.images.size_bytes)
 
-    def _reason(self, entry: Entry, outside: frozenset[packs.Inode]) -> str | None:
-        """Why it is left as it is, in words."""
+    def _obstacle(self, entry: Entry, outside: frozenset[packs.Inode]) -> str | None:
+        """Why it cannot be compressed, in words; `outside`: what it shares with others that are not to be."""
         if entry.manifest is None or not entry.sound:
             return "it is damaged"
-        container = entry.manifest.images.container
-        if container is None:
+        if entry.manifest.images.container is None:
             return "its memory is in files of criu"
-        shared = packs.shares(entry)
-        if shared & outside:
+        if outside:
             return "it shares memory with snapshots that are not among these; --run takes all of a run"
-        if _RANKS.index(container.compression) >= _RANKS.index(self.compression) and not shared & self.replaced:
-            return f"it is compressed already ({container.compression})"
         return None
+
+    def _is_done(self, entry: Entry, shared: frozenset[packs.Inode]) -> bool:
+        """Whether it is compressed so, and shares nothing that only it would keep now."""
+        container = entry.manifest.images.container if entry.manifest else None
+        if container is None or shared & self.replaced:
+            return False
+        return _RANKS.index(container.compression) >= _RANKS.index(self.compression)
 
     def _replace(self, entry: Entry, manifest: Manifest) -> Manifest:
         name = f"{entry.id}.{self.services.random_hex()}"
