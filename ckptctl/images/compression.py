@@ -83,6 +83,7 @@ class Encoder:
     def __init__(self, compression: Compression) -> None:
         """`compression` is not OFF. Raises ZstdMissing."""
         self._compression = compression
+        self._codecs = (Codec.ZSTD,) if compression is Compression.FAST else tuple(_WIDTHS)
         self._contexts = _Contexts(_LEVELS[compression])
 
     def encode(self, blocks: Iterable[memoryview]) -> Iterator[tuple[Codec, bytes | memoryview]]:
@@ -92,7 +93,7 @@ class Encoder:
             if self._compression is Compression.BETTER:
                 codec, data = min(self._all(block), key=lambda one: len(one[1]))
             else:
-                if self._compression is Compression.AUTO and number % _BLOCKS_PER_PROBE == 0:
+                if number % _BLOCKS_PER_PROBE == 0:
                     choice = self._probe(block)
                 codec = Codec.ZSTD if len(block) % ALIGNMENT else choice
                 data = self._encode(codec, block)
@@ -109,7 +110,7 @@ class Encoder:
         return best if sizes[best] < sizes[Codec.ZSTD] * _SHUFFLE_WORTH_IT else Codec.ZSTD
 
     def _all(self, block: memoryview) -> Iterator[tuple[Codec, bytes | memoryview]]:
-        return ((codec, self._encode(codec, block)) for codec, width in _WIDTHS.items() if not len(block) % width)
+        return ((codec, self._encode(codec, block)) for codec in self._codecs if not len(block) % _WIDTHS[codec])
 
     def _encode(self, codec: Codec, block: memoryview) -> bytes | memoryview:
         if codec is Codec.RAW:
