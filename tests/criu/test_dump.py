@@ -149,8 +149,8 @@ def test_the_output_is_explained_where_there_is_no_log(
 def test_cancelled_at_any_moment_the_job_runs_on(
     program_found: Criu, start_job: Jobs, request_for: Callable[..., DumpRequest]
 ) -> None:
-    """2 GiB, stopped at moments from before criu begins until it has ended."""
-    job = worker(start_job, 2048)
+    """256 MiB, stopped at moments from before criu begins until it has ended."""
+    job = worker(start_job, 256)
     began = time.monotonic()
     dump(program_found, request_for(job, *TCP, leave=Leave.RUNNING), interrupt=Never(), on_progress=lambda _: None)
     whole_s = time.monotonic() - began

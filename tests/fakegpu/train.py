@@ -38,8 +38,9 @@ def train(options: argparse.Namespace, gpu: int, out: TextIO) -> None:
         check(cuda.cuMemAlloc_v2(ctypes.byref(pointer), size))
     host = ctypes.create_string_buffer(options.bytes)
     check(cuda.cuMemcpyHtoD_v2(pointer, host, size))
+    parent = os.getpid()
     if options.fork_worker and os.fork() == 0:
-        while os.getppid() != 1:
+        while os.getppid() == parent:
             time.sleep(0.1)
         os._exit(0)
     if options.spawn_worker:
