@@ -88,16 +88,21 @@ class Encoder:
 
     def encode(self, blocks: Iterable[memoryview]) -> Iterator[tuple[Codec, bytes | memoryview]]:
         """How each of these blocks, neighbours in memory, is to be stored, and as what."""
-        choice = Codec.ZSTD
-        for number, block in enumerate(blocks):
+        choice, trusted = Codec.RAW, 0
+        for block in blocks:
             if self._compression is Compression.BETTER:
                 codec, data = min(self._all(block), key=lambda one: len(one[1]))
             else:
-                if number % _BLOCKS_PER_PROBE == 0:
-                    choice = self._probe(block)
+                if not trusted:
+                    choice, trusted = self._probe(block), _BLOCKS_PER_PROBE
                 codec = Codec.ZSTD if len(block) % ALIGNMENT else choice
                 data = self._encode(codec, block)
-            yield (codec, data) if len(data) < len(block) * _WORTH_IT else (Codec.RAW, block)
+                trusted -= 1
+            if len(data) < len(block) * _WORTH_IT:
+                yield codec, data
+            else:
+                yield Codec.RAW, block
+                trusted = trusted if choice is Codec.RAW else 0
 
     def _probe(self, block: memoryview) -> Codec:
         """What is best for a sample from the middle of the block."""

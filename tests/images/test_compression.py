@@ -76,7 +76,7 @@ def test_a_container_of_all_kinds(compression: Compression, tmp_path: Path) -> N
     reader.verify(path, sealed.digest, read.append)
     assert sum(read) == sealed.stored_bytes
     fresh = sealed.contents_bytes - sealed.zero_bytes - sealed.shared_bytes
-    assert sealed.stored_bytes < 0.93 * fresh
+    assert sealed.stored_bytes < (1 if compression is Compression.FAST else 0.93) * fresh
     assert sealed.size_bytes < sealed.stored_bytes + 200_000
 
 
