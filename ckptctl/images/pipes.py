@@ -27,8 +27,9 @@ class _Piece(ctypes.Structure):
 def lend(pipe: int, piece: memoryview) -> int:
     """Put the beginning of a piece into a pipe, as far as there is room, and return how much that is.
 
-    The piece is memory that can be written to, and must not be, until it has been read (see `unread_bytes`); it may be
-    given up before. Raises BlockingIOError for a full pipe, BrokenPipeError for one that nobody reads, OSError.
+    The piece is memory that can be written to, and must not be, until it has been read (see `unread_bytes`). A mapping
+    may be given up before, but nothing that is used again then. Raises BlockingIOError for a full pipe, BrokenPipeError
+    for one that nobody reads, OSError.
     """
     address = ctypes.addressof(ctypes.c_char.from_buffer(piece))
     done = int(_libc.vmsplice(pipe, ctypes.byref(_Piece(address, len(piece))), 1, _NONBLOCK))

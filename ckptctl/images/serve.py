@@ -6,6 +6,7 @@ CRIU: its pipe ends early, CRIU fails, and nothing of the job has run.
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import socket
@@ -146,8 +147,10 @@ class Serving:
     def _give_memory(self, image: StoredImage, pipe: int) -> None:
         protocol.enlarge(pipe)
         for piece in self._reader.pieces(image, lambda: pipes.unread_bytes(pipe)):
-            # What was decompressed is no memory of the reader's, which alone is known to stay as it is.
-            self._put(os.write if piece.readonly else pipes.lend, pipe, piece)
+            # Only the reader's own memory stays as it is until it is read, and even if it is given up before: it goes
+            # back to the kernel then. What was decompressed goes back to Python, which uses it again.
+            own = isinstance(piece.obj, mmap.mmap)
+            self._put(pipes.lend if own else os.write, pipe, piece)
 
     def _put(self, put: Callable[[int, memoryview], int], pipe: int, piece: memoryview) -> None:
         while piece:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from ckptctl.images.container import ALIGNMENT, GROUP_BYTES, ContainerDamaged
+from ckptctl.images.compression import Compression
+from ckptctl.images.container import ALIGNMENT, FILE_NAME, GROUP_BYTES, ContainerDamaged
 from ckptctl.images.pipes import unread_bytes
 from ckptctl.images.protocol import StreamBroken
 from ckptctl.images.serve import Serving
 from ckptctl.images.writer import Sealed
-from support.image_stream import Asker
+from support.image_stream import Asker, write_container
 from support.waiting import wait_for
 
 MakeContainer = Callable[[Mapping[str, bytes]], tuple[Path, Sealed]]
@@ -55,10 +58,12 @@ def test_all_of_it_arrives(make_container: MakeContainer, folders: tuple[Path, P
     assert [one.name for one in threading.enumerate() if one.name.startswith("images")] == []
 
 
-def test_what_waits_in_the_pipe_stays_as_it_is(make_container: MakeContainer, folders: tuple[Path, Path]) -> None:
-    """Its memory is filled anew only once it has been read: a reader that is slow gets the same."""
-    contents = os.urandom(16 * GROUP_BYTES)
-    path, sealed = make_container({"pages-1.img": contents})
+@pytest.mark.parametrize("compression", [Compression.OFF, Compression.AUTO])
+def test_what_waits_in_the_pipe_stays_as_it_is(compression: Compression, folders: tuple[Path, Path]) -> None:
+    """Its memory is filled anew only once it has been read: a reader that is slow gets the same, to the end."""
+    contents = struct.pack(f"<{2 * GROUP_BYTES}f", *(1 + math.sin(number) for number in range(2 * GROUP_BYTES)))
+    path = folders[0] / FILE_NAME
+    sealed = write_container(path, {"pages-1.img": contents}, compression)
     with Serving(folders[0], path, sealed.digest, socket_folder=folders[1]) as serving:
         pipe = Asker(serving).open("pages-1.img")
         assert pipe is not None
