@@ -48,7 +48,7 @@ class Writer:
 
     def __init__(self, path: Path, compression: Compression = Compression.OFF, known: Known | None = None) -> None:
         """`known`: blocks that need not be stored; its links lie beside `path`. Raises OSError, ZstdMissing."""
-        self._known = known or Known(path.parent)
+        self._known = Known(path.parent) if known is None else known
         self._encoder = None if compression is Compression.OFF else Encoder(compression)
         self._own = _Own()
         self._path = path

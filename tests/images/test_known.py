@@ -123,6 +123,8 @@ def test_no_link_to_what_is_not_referred_to(save: Save, tmp_path: Path) -> None:
     one = save("1", FIRST)
     two = save("2", pages(9, MIB), one)
     assert two.links() == set() == set(two.sealed.packs)
+    three = save("3", FIRST, save("zeros", bytes(MIB)))
+    assert three.links() == set(), "nothing is known, but a link was made"
     target = tmp_path / "given up"
     target.mkdir()
     with Known.of(one.folder, target, one.sealed.digest) as known:
