@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptctl import config
+from ckptctl.cli.groups import words_of
+from ckptctl.cli.images import ImageOptions
 from ckptctl.errors import UsageError
 from ckptctl.snapshot.ways import Aim, Layout
 from support import CommandLine
@@ -164,3 +166,20 @@ def test_the_way_of_images_is_set_like_everything_else(tmp_path: Path) -> None:
     assert (loaded.way.layout, loaded.way.aim) == (Layout.DIRECTORY, Aim.DURABLE)
     with pytest.raises(UsageError, match="--aim soon"):
         config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"aim": "soon"})
+
+
+@pytest.mark.parametrize("flags", [{"compress": "fast"}, {"dedup": "off"}, {"aim": "pause"}], ids=str)
+def test_what_files_of_criu_cannot_have_is_not_asked_for_in_vain(flags: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--{next(iter(flags))} is for --images stream"):
+        config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"images": "directory", **flags})
+    # What a file says for streams is no contradiction.
+    (tmp_path / config.PROJECT_FILE).write_text("".join(f'{key} = "{value}"\n' for key, value in flags.items()))
+    loaded = config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"images": "directory"})
+    assert loaded.way.layout is Layout.DIRECTORY
+
+
+def test_options_of_images_are_settings_and_words() -> None:
+    options = ImageOptions(compress="auto", dedup=False)
+    assert options.flags() == {"compress": "auto", "dedup": "off"}
+    assert words_of(options) == ("--compress=auto", "--no-dedup")
+    assert words_of(ImageOptions(dedup=True)) == ("--dedup",)

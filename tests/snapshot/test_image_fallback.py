@@ -98,3 +98,15 @@ def test_there_is_no_third_try(counting: Shape, ckptctl: CommandLine, criu: Path
     assert ckptctl.json("list")["result"] == []
     assert_goes_on(counting)
     assert_nothing_is_left(ckptctl)
+
+
+def test_what_is_the_fault_of_the_disk_is_not_tried_again(counting: Shape, ckptctl: CommandLine) -> None:
+    """Nor is a dump during which a file of it could grow no further."""
+    words = ("dump", "--pid", str(counting.pid))
+    failed = ckptctl(*words, prefix=("prlimit", f"--fsize={1 << 20}")).check(10)
+    assert "File too large" in failed.stderr
+    assert "saved once more" not in failed.stderr
+    assert "runs on" in failed.stderr
+    assert ckptctl.json("list")["result"] == []
+    assert_goes_on(counting)
+    assert_nothing_is_left(ckptctl)

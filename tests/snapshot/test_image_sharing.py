@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ckptctl.store import manifest_json
-from support import CommandLine, wait_for
+from support import CommandLine, Jobs, wait_for
 from support.leftovers import assert_goes_on, assert_nothing_is_left
 from support.shapes import Shape
 
@@ -127,3 +127,39 @@ def test_a_dump_that_fails_leaves_no_link(job: Shape, ckptctl: CommandLine, cut_
     assert container.stat().st_nlink == 1
     assert_goes_on(job)
     assert_nothing_is_left(ckptctl)
+
+
+_CHANGES = """
+import os, time
+parts = [bytearray(os.urandom(1 << 20)) for _ in range(16)]
+step = 0
+while True:
+    parts[step % 16][:] = os.urandom(1 << 20)
+    step += 1
+    print(step, flush=True)
+    time.sleep(0.1)
+"""
+
+
+def test_what_rules_let_go_gives_its_space_back(start_job: Jobs, ckptctl: CommandLine) -> None:
+    job = start_job([sys.executable, "-c", _CHANGES])
+    job.wait_for_lines(2)
+    for _ in range(4):
+        ckptctl("dump", "--pid", str(job.pid), "--leave-running", "--run", "job").check()
+        job.wait_for_lines(len(job.lines()) + 6)
+    before = disk_bytes(ckptctl)
+    done = ckptctl.json("forget", "--run", "job", "--keep-last", "1", "--prune")["result"]["pruned"]
+    assert done["reclaimed_bytes"] >= 2 * MIB
+    assert disk_bytes(ckptctl) <= before - done["reclaimed_bytes"]
+    assert len(ckptctl.json("list")["result"]) == 2
+    ckptctl("verify", "--read-data").check()
+    job.kill()
+    ckptctl("restore", "job/backup").check()
+    job.wait_for_lines(len(job.lines()) + 3)
+    assert_nothing_is_left(ckptctl)
+
+
+def disk_bytes(ckptctl: CommandLine) -> int:
+    """What all files with memory take, each once."""
+    found = {path.stat().st_ino: path.stat().st_blocks * 512 for path in ckptctl.store.rglob("*.blocks")}
+    return sum(found.values())
