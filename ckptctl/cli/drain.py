@@ -45,7 +45,7 @@ def drain(
 
     manner, limit_s = Manner(json, quiet), parse_duration(time_limit)
     with session(manner) as app:
-        done = plan_drain(app.services) if dry_run else take_off(reason, limit_s, app.services)
+        done = plan_drain(app.services) if dry_run else take_off(reason, limit_s, app.settings.way, app.services)
     last = "No run is started on this machine until `ckptctl undrain`."
     words = [*_lines(done, "There is no run on this machine."), *([] if dry_run else [last])]
     return _said(manner, "drain", {"dry_run": dry_run, "runs": done}, words, all(one.as_wanted for one in done))

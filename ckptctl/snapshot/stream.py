@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ckptctl.criu.failures import CriuDumpFailed
 from ckptctl.criu.program import Criu, knows_stream
 from ckptctl.events import Notice, Reporter
+from ckptctl.files import trouble
 from ckptctl.host import cgroup
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.former import known_by
@@ -161,17 +162,24 @@ def bring_in(
 
 
 def packs_in(images: Path) -> frozenset[str]:
-    """The names of the files in a folder of images that hold memory. Raises OSError."""
+    """The names of the files in a folder of images that hold memory. Raises FileTrouble."""
     from ckptctl.images.container import is_pack
 
-    return frozenset(path.name for path in images.iterdir() if is_pack(path.name))
+    try:
+        return frozenset(path.name for path in images.iterdir() if is_pack(path.name))
+    except OSError as error:
+        raise trouble(error, f"The images in {images} cannot be listed") from error
 
 
 def record_of(images: Path, sealed: Sealed, compression: Compression) -> manifest.ContainerRecord:
-    """What the manifest says of the container in a folder of images. Raises OSError."""
+    """What the manifest says of the container in a folder of images. Raises FileTrouble."""
     from ckptctl.images.container import FILE_NAME
     from ckptctl.store import manifest
 
+    try:
+        packs = tuple(manifest.PackRecord(name, (images / name).stat().st_size) for name in sealed.packs)
+    except OSError as error:
+        raise trouble(error, f"The images in {images} cannot be looked at") from error
     return manifest.ContainerRecord(
         FILE_NAME,
         sealed.size_bytes,
@@ -180,7 +188,7 @@ def record_of(images: Path, sealed: Sealed, compression: Compression) -> manifes
         sealed.digest,
         sealed.shared_bytes,
         compression,
-        tuple(manifest.PackRecord(name, (images / name).stat().st_size) for name in sealed.packs),
+        packs,
     )
 
 

@@ -15,6 +15,7 @@ from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.snapshot.dump_request import DumpRequest, StoreTarget
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.ways import Way
 from ckptctl.store import links
 from ckptctl.store.layout import Store
 from ckptctl.store.owner import Liveness, Owner
@@ -53,14 +54,14 @@ class Drained:
         return self.result not in (Result.UNSAVED, Result.RUNS)
 
 
-def drain(reason: str, limit_s: float, services: Services) -> tuple[Drained, ...]:
+def drain(reason: str, limit_s: float, way: Way, services: Services) -> tuple[Drained, ...]:
     """Refuse new runs from here on, save and end those that there are; ends when all are, or after `limit_s` seconds.
 
     What was stopped is written down for `bring_back`, beforehand. Run again it goes on. A run that cannot be stopped
     runs on and is said. Raises FileTrouble, NoSpace, DutyDamaged, Interrupted, Terminated.
     """
     duties.mark_drained(services.host_state, Drain(services.now(), services.owner, reason))
-    work = _Drain(services, services.clock() + limit_s)
+    work = _Drain(services, way, services.clock() + limit_s)
     try:
         work.stop_all()
     except (Interrupted, Terminated) as error:
@@ -80,8 +81,9 @@ def plan_drain(services: Services) -> tuple[Drained, ...]:
 class _Drain:
     """A drain under way; `asked` are the runs that it came across, in that order."""
 
-    def __init__(self, services: Services, until_s: float) -> None:
+    def __init__(self, services: Services, way: Way, until_s: float) -> None:
         self._services = services
+        self._way = way
         self._until_s = until_s
         self._failed: dict[str, CkptctlError] = {}
         self._saved: dict[str, str] = {}
@@ -129,9 +131,10 @@ class _Drain:
             return
         progress = known.progress if known and known.progress.source else None
         target = StoreTarget(Store(duty.store), duty.run)
+        request = DumpRequest(root.pid, target, progress=progress, note=_NOTE, way=self._way)
         self._say(f"Nobody looks after the job of the run {duty.run} (pid {root.pid}): it is saved here.")
         try:
-            report = dump(DumpRequest(root.pid, target, progress=progress, note=_NOTE), self._services)
+            report = dump(request, self._services)
         except CkptctlError as error:
             self._failed[duty.file_name] = error
         else:
