@@ -14,6 +14,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 
 PRIVATE_FOLDER: Final = 0o700
 PRIVATE_FILE: Final = 0o600
+RESERVED_BYTES: Final = 4096
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
@@ -74,6 +75,33 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def reserve(path: Path) -> None:
+    """Have a file of RESERVED_BYTES at `path` for `write_into`, if there is room for it. Nothing is raised."""
+    with suppress(OSError, CkptctlError):
+        if not path.exists():
+            write_atomically(path, b" " * RESERVED_BYTES)
+
+
+def write_into(reserved: Path, path: Path, data: bytes) -> bool:
+    """Create `path` out of a reserved file, which needs no space; what is left of it is filled up with spaces.
+
+    False where that file is gone or too small. Raises OSError.
+    """
+    if len(data) > RESERVED_BYTES:
+        return False
+    try:
+        descriptor = os.open(reserved, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    with open(descriptor, "wb") as file:
+        file.write(data.ljust(RESERVED_BYTES))
+        file.flush()
+        os.fsync(descriptor)
+    reserved.rename(path)
+    fsync_folder(path.parent)
+    return True
 
 
 def replace_link(link: Path, target: str) -> None:

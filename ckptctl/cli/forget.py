@@ -83,7 +83,7 @@ def prune(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Delete for good what was removed and what killed dumps left.
+    """Delete for good what `forget` put into the trash and what killed dumps left.
 
     Data of the job's own that lies beside a removed snapshot stays, and is named.
     """

@@ -101,13 +101,16 @@ def rm(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Remove a snapshot from the store."""
+    """Delete a snapshot for good, and give its space back.
+
+    Nothing brings it back. `ckptctl forget` moves what it removes into the trash.
+    """
     from ckptctl.snapshot.remove import remove
 
     manner = Manner(json, quiet)
     with session(manner, store=store, lock_wait=lock_wait) as app:
         removed = remove(app.existing_store(), snapshot, run, force=force, services=app.services)
-    lines = [f"Removed {removed.id} of the run {removed.run}."]
+    lines = [f"{removed.id} of the run {removed.run} is deleted for good."]
     lines += [f"  kept, since it is data of the job and not of the snapshot: {path}" for path in removed.kept]
     lines += [f"  warning: {warning}" for warning in removed.warnings]
     return emit(manner, "rm", removed, "\n".join(lines))

@@ -14,7 +14,7 @@ from ckptctl.snapshot.remove import exclusive, needed_folders, take_out, users_o
 from ckptctl.snapshot.services import Services
 from ckptctl.store import best, catalog, integrity, removal
 from ckptctl.store.catalog import Entry
-from ckptctl.store.layout import Store
+from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.locks import Locked
 from ckptctl.store.retention import Retention
 from ckptctl.store.retention_judge import judge
@@ -111,13 +111,11 @@ def _delete_rubbish(forgotten: Forgotten) -> tuple[str, ...]:
 
 def _forget(store: Store, run: str, policy: Retention, entries: Sequence[Entry], services: Services) -> Forgotten:
     folder = store.run(run)
-    if policy.best_by is not None:
-        best.remember(folder, policy.best_by)
+    problems = _remember(folder, policy)
     judgement = _judge(store, policy, entries, services, 0)
     left = {entry.id: entry for entry in entries}
     rubbish: list[Path] = []
     users: list[Path] = []
-    problems: list[str] = []
     try:
         for verdict in judgement.removed:
             services.interrupt.check()
@@ -135,6 +133,16 @@ def _forget(store: Store, run: str, policy: Retention, entries: Sequence[Entry],
         removal.settle(folder, list(left.values()))
     removed = tuple(entry.id for entry in entries if entry.id not in left)
     return Forgotten(run, judgement, removed, tuple(rubbish), tuple(users), tuple(problems))
+
+
+def _remember(folder: RunFolder, policy: Retention) -> list[str]:
+    """Remember the metric. A disk that is full does not keep anything from being removed; what then is wrong."""
+    try:
+        if policy.best_by is not None:
+            best.remember(folder, policy.best_by)
+    except NoSpace as error:
+        return [error.message]
+    return []
 
 
 def _require_metric(run: str, policy: Retention, entries: Sequence[Entry]) -> None:

@@ -163,6 +163,11 @@ class Store:
     def locks(self) -> Path:
         return self.path / "locks"
 
+    @property
+    def reserve(self) -> Path:
+        """A file that holds space for one lock: what removes snapshots must work on a full disk."""
+        return self.locks / "reserve"
+
     def run(self, name: str) -> RunFolder:
         """The folder of this run, which need not exist. Raises BadRunName."""
         return RunFolder(self.runs / check_run_name(name))
@@ -195,6 +200,7 @@ def create_store(path: Path) -> Store:
     require_own(store.path)
     for folder in (store.staging, store.trash, store.locks, store.runs):
         files.make_private_folder(folder)
+    files.reserve(store.reserve)
     return store
 
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -89,7 +89,8 @@ def run_lock(
     """Work in one run; whoever has the whole store for himself keeps this out, and the other way round. See `hold`."""
     on_store = Intent.READ if intent is Intent.READ else Intent.APPEND
     wants = [Want("store", on_store), Want(f"run:{run}", intent)]
-    with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt):
+    reserve = store.reserve if intent is Intent.EXCLUSIVE else None
+    with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt, reserve=reserve):
         yield
 
 
@@ -104,25 +105,36 @@ def labels_lock(store: Store, run: str, owner: Owner, *, wait_s: float, interrup
 @contextmanager
 def store_lock(store: Store, intent: Intent, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
     """Work on the store as a whole. See `hold`."""
-    with hold(store.locks, [Want("store", intent)], owner, wait_s=wait_s, interrupt=interrupt):
+    reserve = store.reserve if intent is Intent.EXCLUSIVE else None
+    with hold(store.locks, [Want("store", intent)], owner, wait_s=wait_s, interrupt=interrupt, reserve=reserve):
         yield
 
 
 @contextmanager
-def hold(folder: Path, wants: Sequence[Want], owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[Path]:
+def hold(
+    folder: Path,
+    wants: Sequence[Want],
+    owner: Owner,
+    *,
+    wait_s: float,
+    interrupt: Interrupt,
+    reserve: Path | None = None,
+) -> Iterator[Path]:
     """Hold a lock on all of `wants` in this block; wait up to `wait_s` seconds for whoever is in the way.
 
+    On a full disk the lock takes the space of `reserve`, a file in `folder`, and gives it back.
     Yields the lock's file: somebody who takes us for dead removes it.
     Not reentrant: a second one of the same process conflicts like any other.
     Raises Locked, files.FileTrouble, files.NoSpace and what `interrupt` raises.
     """
-    path = _acquire(folder, _Lock(owner, tuple(wants)), wait_s, interrupt)
+    lock = _Lock(owner, tuple(wants))
+    path = _acquire(folder, lambda: _try(folder, lock, reserve), wait_s, interrupt)
     try:
         yield path
     finally:
         # Left behind it would go stale with this process; that must not hide what the block raised.
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            _release(path, reserve)
 
 
 def sweep(folder: Path, here: Owner) -> None:
@@ -135,12 +147,12 @@ def sweep(folder: Path, here: Owner) -> None:
                     path.unlink(missing_ok=True)
 
 
-def _acquire(folder: Path, lock: _Lock, wait_s: float, interrupt: Interrupt) -> Path:
+def _acquire(folder: Path, attempt: Callable[[], Path | Locked], wait_s: float, interrupt: Interrupt) -> Path:
     files.make_private_folder(folder)
     deadline = time.monotonic() + wait_s
     while True:
         interrupt.check()
-        taken = _try(folder, lock)
+        taken = attempt()
         if isinstance(taken, Path):
             return taken
         if time.monotonic() >= deadline:
@@ -148,7 +160,7 @@ def _acquire(folder: Path, lock: _Lock, wait_s: float, interrupt: Interrupt) -> 
         time.sleep(_POLL_S)
 
 
-def _try(folder: Path, lock: _Lock) -> Path | Locked:
+def _try(folder: Path, lock: _Lock, reserve: Path | None) -> Path | Locked:
     """Take the lock, or return why it cannot be had.
 
     The others are looked at once more after the file is written: where flock does not work, two who come at the same
@@ -160,13 +172,30 @@ def _try(folder: Path, lock: _Lock) -> Path | Locked:
             obstacle = _obstacle(path, lock)
             if obstacle is None:
                 given_up.callback(path.unlink, missing_ok=True)
-                files.write_atomically(path, codec.dumps(lock, version=_VERSION))
+                _write(path, codec.dumps(lock, version=_VERSION), reserve)
                 obstacle = _obstacle(path, lock)
             if obstacle is None:
                 given_up.pop_all()
             return obstacle or path
     except OSError as error:
         raise files.trouble(error, f"The lock folder {folder} cannot be used") from error
+
+
+def _write(path: Path, data: bytes, reserve: Path | None) -> None:
+    try:
+        files.write_atomically(path, data)
+    except files.NoSpace as full:
+        if reserve is None or not files.write_into(reserve, path, data):
+            full.hint = "Delete what is in the trash (`ckptctl prune`), or free some other space there."
+            raise
+
+
+def _release(path: Path, reserve: Path | None) -> None:
+    """Remove a lock, or make it the reserve again that it was."""
+    if reserve is not None and path.stat().st_size == files.RESERVED_BYTES:
+        path.rename(reserve)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

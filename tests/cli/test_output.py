@@ -76,7 +76,7 @@ def test_verdicts(ckptctl: CommandLine, add: Any) -> None:
 
 def test_removal_and_the_last_one(ckptctl: CommandLine, add: Any) -> None:
     name, last = add("train", 1).name, add("train", 2).name
-    assert ckptctl("rm", "backup").check().stdout == f"Removed {name} of the run train.\n"
+    assert ckptctl("rm", "backup").check().stdout == f"{name} of the run train is deleted for good.\n"
     refused = ckptctl("rm", last).check(10)
     assert "--force" in refused.stderr
     ckptctl("rm", last, "--force").check()
