@@ -24,7 +24,7 @@ lint: setup-dev ## linters alone
 	@$(pytest) tests/lint $(pytest_options)
 
 .PHONY: bench
-bench: setup criu ## what dumps, restores, `run`, check, ps, report() and starting ckptctl cost, two hours (root)
+bench: setup criu ## what dumps, restores, `run`, check, ps, report() and starting ckptctl cost, an hour and a half (root)
 	@.venv/bin/python bench/startup.py
 	@.venv/bin/python bench/report.py
 	@.venv/bin/python bench/check.py
