@@ -25,7 +25,6 @@ def round_trip(context: Context) -> None:
             context.row(name, "does not use the GPU here (no PyTorch for CUDA?): skipped")
             undisturbed.kill()
             continue
-        undisturbed.wait_gone()
         target = start(argv, context.work / name, first_lines=20)
         pid = str(target.pid)
         first, second = str(context.work / f"{name}-running"), str(context.work / f"{name}-ended")
@@ -37,9 +36,11 @@ def round_trip(context: Context) -> None:
             target.wait_gone()
             _step(context, f"{name}: restore", "restore", second)
             target.wait_lines(250, 60)
+            undisturbed.wait_gone()
             same = target.lines() == undisturbed.lines()
             context.row(f"{name}: log equals that of an undisturbed run", f"{len(target.lines())} lines", same)
         target.kill()
+        undisturbed.kill()
 
 
 def given_up(context: Context) -> None:

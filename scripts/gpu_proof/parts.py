@@ -162,7 +162,6 @@ def images(context: Context) -> None:
             context.row(name, "does not use the GPU here: skipped")
             undisturbed.kill()
             continue
-        undisturbed.wait_gone()
         folder = context.work / name
         target = start(argv, folder, first_lines=40)
         driver.lock(target.pid, LOCK_MS)
@@ -172,9 +171,11 @@ def images(context: Context) -> None:
             driver.restore(target.pid)
             driver.unlock(target.pid)
             target.wait_lines(250, 60)
+            undisturbed.wait_gone()
             same = target.lines() == undisturbed.lines()
             context.row(f"{name}: log equals that of an undisturbed run", f"{len(target.lines())} lines", same)
         target.kill()
+        undisturbed.kill()
     driver.close()
 
 
