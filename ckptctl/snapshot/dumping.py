@@ -134,7 +134,7 @@ class Dump(GpuSteps):
             wanted = self.tree.estimated_bytes + device_bytes if self.request.leave_running else 0
             room = stream.Room(wanted, services.machine.memory_available_bytes - device_bytes)
             way, folder = self.request.way, self.staging.folder
-            self.taking = held(stream.listening(folder, self.criu, way, room, self._former(), services.reporter))
+            self.taking = held(stream.listening(folder, way, room, self._former(), services.reporter))
         loading.join()
 
     def _former(self) -> Entry | None:
@@ -175,7 +175,7 @@ class Dump(GpuSteps):
             streamer=self.taking.capture if self.taking else None,
         )
         logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
-        with stream.explaining(self.taking), logs_kept:
+        with stream.explaining(self.taking, self.criu), logs_kept:
             watch = partial(self._progress, "memory", total=self.tree.estimated_bytes)
             self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=watch)
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))

@@ -14,6 +14,7 @@ from ckptctl.criu.program import Criu, knows_stream
 from ckptctl.events import Notice, Reporter
 from ckptctl.files import trouble
 from ckptctl.host import cgroup
+from ckptctl.images.protocol import broken
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.former import known_by
 from ckptctl.snapshot.ways import Aim, Way
@@ -36,8 +37,8 @@ _SHARES: Final = {Aim.AUTO: 0.25, Aim.PAUSE: 0.5}
 _MARGIN: Final = 1.05
 
 
-def obstacle(folder: Path, criu: Criu) -> str | None:
-    """Why `criu` cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
+def obstacle(folder: Path) -> str | None:
+    """Why criu cannot hand its images over for a snapshot in `folder`, in a sentence; None where it can.
 
     It must be held until they have been read (see ckptctl.images.gate): by a script that looks into its descriptors.
     Raises OSError.
@@ -46,8 +47,6 @@ def obstacle(folder: Path, criu: Criu) -> str | None:
         return "Memory is written by criu itself, since only root can hold criu until its pipes are empty."
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return f"Memory is written by criu itself, since nothing can be run from the file system of {folder} (noexec)."
-    if not knows_stream(criu):
-        return f"Memory is written by criu itself, since {criu.path} knows nothing of --stream."
     return None
 
 
@@ -97,7 +96,7 @@ class Taking:
 
 @contextmanager
 def listening(
-    folder: SnapshotFolder, criu: Criu, way: Way, room: Room, former: Entry | None, reporter: Reporter
+    folder: SnapshotFolder, way: Way, room: Room, former: Entry | None, reporter: Reporter
 ) -> Iterator[Taking | None]:
     """Be ready to take the images of a dump; `room` is what the machine has, a limit of our own comes on top.
 
@@ -106,7 +105,7 @@ def listening(
     """
     from ckptctl.images.capture import Capture
 
-    reason = obstacle(folder.logs, criu)
+    reason = obstacle(folder.logs)
     if reason is not None:
         reporter.report(Notice(reason))
         yield None
@@ -131,8 +130,8 @@ def listening(
 
 
 @contextmanager
-def explaining(taking: Taking | None) -> Iterator[None]:
-    """Where criu fails in this block because its images could not be taken, raise why; so too where they did not come.
+def explaining(taking: Taking | None, criu: Criu) -> Iterator[None]:
+    """Where `criu` fails in this block since its images could not be taken, raise why; so too where they did not come.
 
     Raises NoSpace, FileTrouble and StreamBroken.
     """
@@ -141,6 +140,9 @@ def explaining(taking: Taking | None) -> Iterator[None]:
         yield
     except CriuDumpFailed as error:
         failure = capture.failure if capture else None
+        # Asked only now: nearly every criu does.
+        if capture is not None and failure is None and not knows_stream(criu):
+            failure = broken(f"{criu.path} knows nothing of --stream")
         if failure is None:
             raise
         failure.details.setdefault("criu_log", error.details.get("criu_log"))

@@ -54,15 +54,15 @@ def criu_that(script: str, folder: Path, criu: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("leave", [(), ("--leave-running",)], ids=["ended", "goes on"])
 @pytest.mark.parametrize(
-    ("script", "said", "tries"),
+    ("script", "said"),
     [
-        pytest.param(OLD, "knows nothing of --stream", 1, id="old"),
-        pytest.param(DEAF, "criu has written its images itself", 2, id="deaf"),
-        pytest.param(RUBBISH, "a message is not understood", 2, id="rubbish"),
+        pytest.param(OLD, "knows nothing of --stream", id="old"),
+        pytest.param(DEAF, "criu has written its images itself", id="deaf"),
+        pytest.param(RUBBISH, "a message is not understood", id="rubbish"),
     ],
 )
 def test_criu_writes_its_files_itself(
-    script: str, said: str, tries: int, leave: tuple[str, ...], counting: Shape, ckptctl: CommandLine,
+    script: str, said: str, leave: tuple[str, ...], counting: Shape, ckptctl: CommandLine,
     criu: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     environment = criu_that(script, tmp_path, criu)
@@ -70,7 +70,7 @@ def test_criu_writes_its_files_itself(
     report = dumped.document["result"]
     assert report["images"] == "directory"
     assert said in dumped.stderr
-    assert [one for one in report["warnings"] if said in one] or tries == 1
+    assert [one for one in report["warnings"] if said in one]
     (only,) = ckptctl.json("list")["result"]
     assert only["id"] == report["id"]
     assert list(Path(only["folder"], "images").glob("pages-*.img"))
