@@ -26,7 +26,7 @@ from ckptctl.preflight.finding import Finding, Level, blockers, refuse
 from ckptctl.preflight.gpu import GpuPlan
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
-from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, stream, tails
+from ckptctl.snapshot import ends, gpu_return, ids, kept, returned, rollback, stream, tails, twice
 from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.gpu import record_timings
 from ckptctl.snapshot.labels import note_verification
@@ -55,8 +55,8 @@ class PidsTaken(CkptctlError):
 def restore(request: RestoreRequest, services: Services) -> Restored:
     """Bring the job back. Until it is seen to run, every failure leaves things as they were.
 
-    Raises Refused, PidsTaken, SnapshotDamaged, Locked, NoSpace, CriuRestoreFailed, NotReturned and the interrupt's
-    exceptions.
+    Raises Refused, JobRuns, PidsTaken, SnapshotDamaged, Locked, NoSpace, CriuRestoreFailed, NotReturned and the
+    interrupt's exceptions.
     """
     with ExitStack() as held:
         return _Restore(request, services, held).run()
@@ -137,6 +137,8 @@ class _Restore:
     def claim(self) -> None:
         """Lock the pids and wait until they are free: nothing else matters while the original still runs."""
         services, pids = self.services, self._ids()
+        if not self.request.new_pid_namespace:
+            twice.require_absent(self.manifest, self.request.store, services)
         held, owner = self._held.enter_context, services.owner
         wait_s, interrupt = services.lock_wait_s, services.interrupt
         wants = [locks.Want(f"pid:{pid}", locks.Intent.EXCLUSIVE) for pid in pids]

@@ -29,6 +29,13 @@ from ckptctl.store.owner import Liveness, Owner
 
 _VERSION: Final = 1
 _POLL_S: Final = 0.1
+_SUPERVISOR: Final = "supervisor"
+# What the names of resources begin with, for people; those with names of their own are in `_in_use`.
+_SUBJECTS: Final = {
+    "store": "The store",
+    "labels": "What is said of the snapshots",
+    "recovery": "What was left unfinished",
+}
 # What flock(2) answers on file systems that cannot: Lustre without its option, some FUSE ones.
 _NO_FLOCK: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 
@@ -137,6 +144,19 @@ def hold(
             _release(path, reserve)
 
 
+def supervision_of(run: str) -> Want:
+    """To be the only one who looks after the job of a run."""
+    return Want(f"{_SUPERVISOR}:{run}", Intent.EXCLUSIVE)
+
+
+def in_the_way(folder: Path, wants: Sequence[Want], owner: Owner) -> Locked | None:
+    """Who else holds something of this; None where nobody does. Nothing is taken. Raises files.FileTrouble."""
+    try:
+        return _obstacle(folder, _Lock(owner, tuple(wants)), lambda _, other: other.owner.is_same(owner))
+    except OSError as error:
+        raise files.trouble(error, f"The lock folder {folder} cannot be used") from error
+
+
 def sweep(folder: Path, here: Owner) -> None:
     """Remove the locks of owners that are dead: they hold nobody up, but somebody may wonder. Nothing is raised."""
     with suppress(OSError):
@@ -169,11 +189,11 @@ def _try(folder: Path, lock: _Lock, reserve: Path | None) -> Path | Locked:
     path = folder / f"{lock.owner.pid}-{os.urandom(8).hex()}.json"
     try:
         with _mutex(folder), ExitStack() as given_up:
-            obstacle = _obstacle(path, lock)
+            obstacle = _obstacle(folder, lock, lambda other, _: other == path)
             if obstacle is None:
                 given_up.callback(path.unlink, missing_ok=True)
                 _write(path, codec.dumps(lock, version=_VERSION), reserve)
-                obstacle = _obstacle(path, lock)
+                obstacle = _obstacle(folder, lock, lambda other, _: other == path)
             if obstacle is None:
                 given_up.pop_all()
             return obstacle or path
@@ -214,22 +234,20 @@ def _mutex(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _obstacle(own: Path, lock: _Lock) -> Locked | None:
+def _obstacle(folder: Path, lock: _Lock, is_own: Callable[[Path, _Lock], bool]) -> Locked | None:
     """Who is in the way; the locks of the dead are removed, in the way or not."""
-    for path in sorted(own.parent.glob("[!.]*.json")):
-        if path == own:
-            continue
+    for path in sorted(folder.glob("[!.]*.json")):
         try:
             other = _read(path)
         except Misshapen as error:
             return _unreadable(path, error)
-        if other is None:
+        if other is None or is_own(path, other):
             continue
         liveness = other.owner.liveness(lock.owner)
         if liveness is Liveness.DEAD:
             path.unlink(missing_ok=True)
-        elif any(a.conflicts(b) for a in lock.wants for b in other.wants):
-            return _locked(path, other, liveness)
+        elif shared := [a.resource for a in lock.wants if any(a.conflicts(b) for b in other.wants)]:
+            return _locked(path, other, liveness, _in_use(shared[0]))
     return None
 
 
@@ -243,12 +261,24 @@ def _read(path: Path) -> _Lock | None:
         raise Misshapen(str(error)) from error
 
 
-def _locked(path: Path, other: _Lock, liveness: Liveness) -> Locked:
+def _in_use(resource: str) -> str:
+    """What somebody has, and what for, as the beginning of a sentence."""
+    kind, _, name = resource.partition(":")
+    if kind == _SUPERVISOR:
+        return f"The run {name} is looked after by"
+    if kind in {"process", "pid"}:
+        return f"The job (process {name.partition(':')[0]}) is in use by"
+    if kind == "run":
+        return f"The run {name} is in use by"
+    return f"{_SUBJECTS.get(kind, kind)} is in use by"
+
+
+def _locked(path: Path, other: _Lock, liveness: Liveness, in_use: str) -> Locked:
     hint = "Try again when it has ended."
     if liveness is Liveness.UNKNOWN:
         hint = f"If that process is gone for certain, remove {path}; whether it is cannot be seen from here."
     return Locked(
-        f"In use by {other.owner}.",
+        f"{in_use} {other.owner}.",
         hint=hint,
         details={
             "host": other.owner.host,

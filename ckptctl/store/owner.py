@@ -46,6 +46,11 @@ class Owner:
             return Liveness.UNKNOWN
         return Liveness.ALIVE if is_alive(ProcessId(self.pid, self.start_ticks)) else Liveness.DEAD
 
+    def is_same(self, other: Owner) -> bool:
+        """Whether both are one process."""
+        mine, theirs = ((one.boot_id, one.pid_namespace, one.pid, one.start_ticks) for one in (self, other))
+        return mine == theirs
+
     def __str__(self) -> str:
         since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"process {self.pid} on {self.host} (`{self.command}`, since {since})"

@@ -66,7 +66,7 @@ def claim(
 
 @contextmanager
 def _held(store: Store, run: RunFolder, services: Services, beat_s: float) -> Iterator[Claim]:
-    want = [locks.Want(f"supervisor:{run.name}", locks.Intent.EXCLUSIVE)]
+    want = [locks.supervision_of(run.name)]
     wait_s, interrupt = services.lock_wait_s, services.interrupt
     with locks.hold(store.locks, want, services.owner, wait_s=wait_s, interrupt=interrupt) as lock:
         ended = threading.Event()

@@ -14,8 +14,9 @@ from typing import Final
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control, proc
-from ckptctl.process.identity import NoSuchProcess, ProcessId, identify
+from ckptctl.process.identity import ProcessId
 from ckptctl.process.member import command_words, read_environment, read_stat
+from ckptctl.snapshot import twice
 from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Manifest, ProcessRecord, ProcessState, Tree
 from ckptctl.supervise.exits import JobExit, Watch, read_exit
@@ -168,16 +169,11 @@ def keeper_among(keepers: Keepers, run: RunFolder) -> ProcessId | None:
 
 
 def running_as_saved(manifest: Manifest) -> ProcessId | None:
-    """What has the pid and the command line of the root of this snapshot, and no keeper.
+    """What runs as the job of this snapshot and has no keeper: brought back by hand, as far as one can see.
 
-    It is the job itself as far as one can see, brought back by hand; one with a keeper is found by `find_keeper`.
+    One with a keeper is found by `find_keeper`.
     """
-    root = manifest.tree.root
-    if _has_keeper(root):
-        return None
-    with suppress(NoSuchProcess, proc.Vanished):
-        return identify(root.pid) if command_words(root.pid) == root.cmdline else None
-    return None
+    return None if _has_keeper(manifest.tree.root) else twice.running(manifest)
 
 
 def _has_keeper(root: ProcessRecord) -> bool:

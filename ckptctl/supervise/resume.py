@@ -21,10 +21,11 @@ from ckptctl.snapshot.restore import PidsTaken, restore
 from ckptctl.snapshot.restore_request import Restored, RestoreRequest
 from ckptctl.snapshot.returned import NotReturned
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.twice import JobRuns
 from ckptctl.store import links
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.layout import RunFolder
-from ckptctl.store.manifest import Manifest, Progress
+from ckptctl.store.manifest import Progress
 from ckptctl.store.manifest_json import ManifestDamaged
 from ckptctl.store.selectors import NothingMatched
 from ckptctl.supervise.exits import Watch
@@ -37,7 +38,6 @@ from ckptctl.supervise.job import (
     find_strays,
     forget_former_exit,
     has_ended_in,
-    running_as_saved,
 )
 from ckptctl.supervise.launch import Launch, cuda_launcher, start
 from ckptctl.supervise.plan import Care, Start
@@ -192,23 +192,18 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
     files.remove(care.run.job_status)
     try:
         return restore(_request(chosen, wanted, new_pid_namespace=False), services)
+    except JobRuns as error:
+        run, pid = chosen.manifest.run, error.details["pid"]
+        raise RunLives(
+            f"The job of the run {run} seems to run as process {pid}: it was not brought back twice.",
+            hint=f"Look after it (ckptctl watch --pid {pid} --run {run}), or end it first.",
+        ) from error
     except (PidsTaken, CriuRestoreFailed) as error:
         # Somebody may also have taken one of them after it was seen to be free.
         if isinstance(error, CriuRestoreFailed) and error.failure.code not in _IDS_TAKEN:
             raise
-        _require_not_running(chosen.manifest)
         services.reporter.report(Caution(f"{error.message} The job gets a PID namespace of its own.", error.code))
     return restore(_request(chosen, wanted, new_pid_namespace=True), services)
-
-
-def _require_not_running(manifest: Manifest) -> None:
-    """Raise RunLives where the job was brought back by hand, and runs."""
-    root = running_as_saved(manifest)
-    if root is not None:
-        raise RunLives(
-            f"The job of the run {manifest.run} seems to run as process {root.pid}: it was not brought back twice.",
-            hint=f"Look after it (ckptctl watch --pid {root.pid} --run {manifest.run}), or end it first.",
-        )
 
 
 def _say_other_command(wanted: Start, services: Services, before: Before) -> None:

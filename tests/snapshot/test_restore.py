@@ -101,10 +101,10 @@ def test_a_restore_that_fails_gives_the_log_its_tail_again(counting: Shape, ckpt
     ckptctl("restore", "latest").check()
 
 
-def test_pids_in_use_are_named(counting: Shape, ckptctl: CommandLine) -> None:
+def test_a_job_that_runs_is_not_brought_back_twice(counting: Shape, ckptctl: CommandLine) -> None:
     ckptctl("dump", "--pid", str(counting.pid), "--leave-running").check()
     refused = ckptctl("restore", "latest", "--files", "keep").check(15)
-    assert f"{counting.pid} (python" in refused.stderr
+    assert f"The job runs already: process {counting.pid} " in refused.stderr
     assert "--new-pid-namespace" in refused.stderr
     counting.wait_steps(counting.steps() + 3)
 

@@ -152,7 +152,7 @@ def test_nothing_goes_while_somebody_restores_or_dumps(
         done = apply_retention(store, "gpt", Retention(keep_last=1), services)
     assert done.removed == ()
     assert len(done.problems) == 1
-    assert "In use by process" in done.problems[0]
+    assert " is in use by process" in done.problems[0]
     assert list_ids(store.run("gpt")) == tuple(six)
 
 

@@ -50,7 +50,7 @@ def test_nothing_is_removed_under_a_dump(counting: Shape, ckptctl: CommandLine, 
     made = [dumped(ckptctl, counting) for _ in range(3)]
     dump = paused("started", "commit", "dump", "--pid", str(counting.pid), "--leave-running", "--run", "job")
     refused = ckptctl("forget", "--run", "job", "--keep-last", "1").check(11)
-    assert "In use by process" in refused.stderr
+    assert "The run job is in use by process" in refused.stderr
     assert ids(ckptctl) == made
     ckptctl("prune").check(3)
     assert list((ckptctl.store / "staging").iterdir())

@@ -16,12 +16,14 @@ from ckptctl.app import opened
 from ckptctl.events import Caution, Notice
 from ckptctl.files import make_private_folder
 from ckptctl.snapshot.services import Services
+from ckptctl.snapshot.twice import require_absent
 from ckptctl.store import locks
 from ckptctl.store.layout import RunFolder, Store
 from ckptctl.store.locks import Intent, Locked, Want
 from ckptctl.store.owner import Owner
 from ckptctl.supervise.claim import claim
 from support import CommandLine
+from support.manifests import make_manifest
 from support.recorder import Recorder
 
 BEAT_S = 0.1
@@ -137,3 +139,17 @@ def test_what_is_locked_inside_is_not_taken_for_the_claim(store: Store, run: Run
     with pytest.raises(Locked, match="inner"):
         with claim(store, run, services, beat_s=BEAT_S):
             raise Locked("inner", hint="", details={"out_of_sight": True, "lock": "/nonexistent", "host": "x"})
+
+
+def test_a_job_that_is_looked_after_is_not_brought_back_by_others(
+    store: Store, run: RunFolder, services: Services
+) -> None:
+    """But by its supervisor itself: what is our own is not in our way."""
+    manifest = make_manifest(run="gpt")
+    with held_elsewhere(store, services), pytest.raises(Locked) as refused:
+        require_absent(manifest, store, services)
+    assert "The run gpt is looked after by process" in refused.value.message
+    assert "on node7" in refused.value.message
+    assert "--new-pid-namespace" in (refused.value.hint or "")
+    with claim(store, run, services, beat_s=BEAT_S):
+        require_absent(manifest, store, services)
