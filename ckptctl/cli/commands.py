@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperOption
+
+from ckptctl.errors import UsageError
 
 # Each command with its module and function.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -41,6 +45,25 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 _JUDGE_WORDS: Final = frozenset({"check"})
 
 
+class _Command(TyperCommand):
+    """A command that sees when an option got the next option for its value: `--pid $(pgrep nothing) --to DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See Click. Raises UsageError."""
+        options = [one for one in self.params if isinstance(one, TyperOption)]
+        names = {name for one in options for name in (*one.opts, *one.secondary_opts)}
+        # What criu gets may be called as an option of ours.
+        valued = {name for one in options if not one.is_flag and one.name != "criu_option" for name in one.opts}
+        own = args[: args.index("--")] if "--" in args else args
+        for option, value in pairwise(own):
+            if option in valued and value in names:
+                raise UsageError(
+                    f"{option} has no value: {value} comes next.",
+                    hint=f"See `{ctx.command_path} --help`; a value that is called so is written {option}={value}",
+                )
+        return super().parse_args(ctx, args)
+
+
 @cache
 def application(wanted: str = "") -> typer.Typer:
     """The application; built once. With the name of one command it has that one alone, which saves 15 ms."""
@@ -57,7 +80,7 @@ def application(wanted: str = "") -> typer.Typer:
         module_name, function = COMMANDS[name]
         module = import_module(f"ckptctl.cli.{module_name}")
         judges = {"allow_extra_args": name in _JUDGE_WORDS}
-        app.command(name, epilog=module.STATUSES, context_settings=judges)(getattr(module, function))
+        app.command(name, cls=_Command, epilog=module.STATUSES, context_settings=judges)(getattr(module, function))
     return app
 
 

@@ -17,7 +17,7 @@ from ckptctl.units import format_duration, format_size
 if TYPE_CHECKING:
     from ckptctl.store.catalog import Entry
 
-STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such snapshot; 10 store; 11 locked; 13 damaged."
+STATUSES: Final = "Exit status: 0 done; 2 usage; 4 no such snapshot or run; 10 store; 11 locked; 13 damaged."
 
 RunOpt = Annotated[str | None, typer.Option("--run", metavar="NAME", help="This run only.")]
 _COLUMNS: Final = (
@@ -30,14 +30,18 @@ _COLUMNS: Final = (
 def list_(run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, quiet: QuietOpt = False) -> int:
     """List the snapshots of the store, the oldest first."""
     from ckptctl.store.catalog import list_snapshots
+    from ckptctl.store.selectors import require_run
 
     manner = Manner(json, quiet)
     with session(manner, store=store) as app:
         found = app.store_if_any()
+        if run is not None:
+            require_run(found, run)
         entries = list_snapshots(found, run) if found else ()
         place = app.settings.store
     now = datetime.now(UTC)
-    lines = [text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {place}."]
+    where = f"{place} of the run {run}" if run else f"{place}"
+    lines = [text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {where}."]
     lines += [f"{entry.id} is {_damage(entry)}: {entry.problem}" for entry in entries if entry.problem]
     return emit(manner, "list", [_summary(entry) for entry in entries], "\n".join(lines))
 

@@ -57,6 +57,7 @@ def damaged(what: str) -> ContainerDamaged:
     return ContainerDamaged(
         f"The memory of the job (images/{FILE_NAME}) is damaged: {what}.",
         hint="Restore another snapshot; this one has lost data.",
+        details={"what": what},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ckptctl.events import Caution
+from ckptctl.events import Caution, Notice
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.verify import verify
 from ckptctl.store import manifest_json
@@ -29,11 +29,19 @@ class Chosen:
 def choose(store: Store | None, selector: str, run: str | None, services: Services) -> Chosen:
     """Find the snapshot and read its manifest.
 
+    What was chosen from the newest of several runs is said first.
     A damaged `latest` is replaced by `backup` of the same run, which is said; a snapshot that was named is not.
     A folder that others could alter is not trusted: CRIU does what its images say, with our rights.
     Raises NothingMatched, StoreUnsafe, Ambiguous, ManifestDamaged, ManifestTooNew, and what the interrupt raises.
     """
     found = find(store, selector, run)
+    if found.of_runs > 1:
+        text = f"{found} is the newest of {found.of_runs} runs; another one is named with --run."
+        if selector != "latest":
+            text = (
+                f"{found} is of the run with the newest snapshot of {found.of_runs}; another one is named with --run."
+            )
+        services.reporter.report(Notice(text))
     if found.id is None:
         require_own(found.folder.path)
     if found.by_link and store is not None and found.run is not None:

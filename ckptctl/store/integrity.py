@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ckptctl import files
+from ckptctl.errors import CkptctlError
 from ckptctl.interrupt import Interrupt
 from ckptctl.store import manifest_json
 from ckptctl.store.digests import Meter, OnProgress, digest_descriptor
@@ -27,6 +28,7 @@ class Problem(StrEnum):
     TRUNCATED = "truncated"
     GROWN = "grown"
     ALTERED = "altered"
+    DAMAGED = "damaged"
     UNREADABLE = "unreadable"
     LINK = "a link"
     EXTRA = "not in the manifest"
@@ -58,7 +60,7 @@ def verify_structure(folder: SnapshotFolder) -> tuple[Damage, ...]:
     try:
         manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
-        return (Damage(folder.manifest.name, Problem.UNREADABLE, error.message), *_exposed(folder))
+        return (Damage(folder.manifest.name, Problem.UNREADABLE, _what(error)), *_exposed(folder))
     records = _records(manifest)
     expected = {record.name for record in records}
     sizes = (_size_damage(folder, record) for record in records)
@@ -117,10 +119,15 @@ def _container_damage(folder: SnapshotFolder, record: ContainerRecord, meter: Me
     try:
         reader.verify(folder.images / record.name, record.digest, meter.add)
     except ContainerDamaged as error:
-        return Damage(_below(folder, record), Problem.ALTERED, error.message)
+        return Damage(_below(folder, record), Problem.DAMAGED, _what(error))
     except files.FileTrouble as error:
         return Damage(_below(folder, record), Problem.UNREADABLE, error.message)
     return None
+
+
+def _what(error: CkptctlError) -> str:
+    """What is wrong, without the name of the file where the error tells the two apart."""
+    return str(error.details.get("what", error.message))
 
 
 def _records(manifest: Manifest) -> tuple[_Record, ...]:

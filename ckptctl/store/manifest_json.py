@@ -71,7 +71,7 @@ def from_json(
         raise ManifestDamaged(
             f"The manifest {source} is damaged: {error}.",
             hint="The file has been damaged or altered. Use another snapshot, or bring this one back from a copy.",
-            details={"where": error.where},
+            details={"where": error.where, "what": str(error)},
         ) from error
 
 

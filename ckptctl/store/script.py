@@ -31,32 +31,39 @@ set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
 criu={criu}
 [ -z "${{CKPTCTL_CRIU:-}}" ] || criu=$CKPTCTL_CRIU
-work=$(CDPATH= cd -- "${{1:-$(mktemp -d)}}" && pwd -P)
-# criu's own plugins stay off, as they were at the dump; it insists on the folder.
-mkdir -p -- "$work/no-plugins"
 trouble=0
 
 complain() {{
     printf '%s\\n' "$1" >&2
     trouble=1
 }}
+[ -z "${{1:-}}" ] || [ -d "$1" ] || complain "There is no folder $1."
 """
 
 _PIDS = """
 # Every process and thread gets the number that it had: none of them may be in use.
 for id in {ids}; do
-    if [ -e "/proc/$id" ]; then
-        complain "The process id $id is in use: $(tr '\\0' ' ' <"/proc/$id/cmdline" || :)"
+    [ -e "/proc/$id" ] || continue
+    who=$(tr '\\0' ' ' <"/proc/$id/cmdline" || :)
+    if grep -qs '^State:.Z' "/proc/$id/status"; then
+        who="a process that has ended and that its parent has yet to take note of; try again, or end the parent."
+    elif [ -z "$who" ]; then
+        who=$(cat -- "/proc/$id/comm" || :)
     fi
+    complain "The process id $id is in use: $who"
 done
 """
 
 _SIZES = """
 # criu refuses files whose size is not that of the dump. Keep what was written since, then cut the file back.
 need_size() {{
-    size=$(stat -L -c %s -- "$2" 2>&1) || size=missing
-    if [ "$size" != "$1" ]; then
-        complain "$2 must have $1 bytes; it is now: $size. If it has grown: cp -p it elsewhere, then truncate -s $1 it."
+    size=$(stat -L -c %s -- "$2" 2>/dev/null) || size=
+    if [ -z "$size" ]; then
+        complain "$2 must have $1 bytes; it is missing. Bring it back from a copy."
+    elif [ "$size" -gt "$1" ]; then
+        complain "$2 must have $1 bytes; it has grown to $size. Keep a copy (cp -p), then: truncate -s $1 $2"
+    elif [ "$size" -lt "$1" ]; then
+        complain "$2 must have $1 bytes; it has only $size. What is missing must come back from a copy."
     fi
 }}
 {checks}
@@ -77,12 +84,24 @@ put_back() {{
 {puts}
 """
 
+_NEED_PYTHON = """
+python=${PYTHON:-python3}
+command -v -- "$python" >/dev/null || complain "The memory of the job is in a container: this needs Python 3 ($python)."
+"""
+
+_WORK = """
+[ "$trouble" -eq 0 ] || exit 1
+work=$(CDPATH= cd -- "${1:-$(mktemp -d)}" && pwd -P)
+# criu's own plugins stay off, as they were at the dump; it insists on the folder.
+mkdir -p -- "$work/no-plugins"
+echo "The bytes of the snapshot are not compared with their digests here: ckptctl verify --read-data does that." >&2
+"""
+
 # Only what Python brings along: digests are compared by `ckptctl verify --read-data`.
 _UNPACK = """
 # The memory of the job lies in one container: criu gets files made from it, which are removed afterwards. Their folder
 # must have room for {size}; it is below the folder for the log. (`ckptctl export` makes a snapshot without container.)
 images=$work/images
-python=${{PYTHON:-python3}}
 unpack() {{
     mkdir -- "$images"
     trap 'rm -r -- "$images"' EXIT
@@ -98,7 +117,6 @@ unpack() {{
 """
 
 _TAIL = """
-[ "$trouble" -eq 0 ] || exit 1
 {prepare}{ends}
 if ! "$criu" restore \\
 {words}
@@ -119,6 +137,8 @@ def restore_script(manifest: Manifest) -> str:
         _PIDS.format(ids=textwrap.fill(" ".join(map(str, ids)), 110).replace("\n", " \\\n    ")),
         _KEPT.format(puts="\n".join(map(_put_back, manifest.kept_files))) if manifest.kept_files else "",
         _SIZES.format(checks="\n".join(dict.fromkeys(sizes))) if sizes else "",
+        _NEED_PYTHON if manifest.images.container else "",
+        _WORK,
         _images(manifest.images.container),
         _TAIL.format(
             prepare="unpack\n" if manifest.images.container else "",

@@ -14,7 +14,7 @@ from ckptctl.store import best, links
 from ckptctl.store.best import BestBy, Mode
 from ckptctl.store.catalog import Entry, best_entry, list_ids, list_runs, list_snapshots
 from ckptctl.store.layout import RunFolder, SnapshotFolder, Store
-from ckptctl.store.names import is_run_name
+from ckptctl.store.names import check_run_name, is_run_name
 
 _LATEST: Final = re.compile(r"latest(?:~(\d{1,6}))?", re.ASCII)
 _FIELD: Final = re.compile(r"(tag|step|epoch):(.+)", re.DOTALL)
@@ -45,12 +45,14 @@ class Found:
     """The snapshot that a selector means; run and id are None for a folder outside of the store.
 
     `by_link` is true where nobody named this very snapshot (`latest`): if it is damaged, `backup` may be taken.
+    `of_runs` is the number of runs whose newest snapshots it was chosen from.
     """
 
     folder: SnapshotFolder
     run: str | None = None
     id: str | None = None
     by_link: bool = False
+    of_runs: int = 1
 
     def __str__(self) -> str:
         return f"{self.id} of the run {self.run}" if self.id else os.fspath(self.folder.path)
@@ -70,7 +72,7 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
         raise NothingMatched(f"The folder {selector} holds no snapshot.", hint="Name one that was given to --to.")
     if store is None:
         raise NothingMatched(
-            f"There is no snapshot {selector!r}: it is no folder of one, and there is no store to look in.",
+            f"There is no snapshot {selector!r}: there is no store yet, and no folder of that name holds one.",
             hint="The first dump creates the store; where another one is meant, name it with --store.",
         )
     front, slash, rest = selector.rpartition("/")
@@ -84,6 +86,14 @@ def find(store: Store | None, selector: str, run: str | None = None) -> Found:
         or _by_metric(store, runs, selector, where)
         or _by_id(runs, selector, where)
     )
+
+
+def require_run(store: Store | None, run: str) -> None:
+    """Raise NothingMatched where the store has no such run; BadRunName, files.FileTrouble."""
+    names = [one.name for one in list_runs(store)] if store else []
+    if check_run_name(run) not in names:
+        known = f"Those that there are: {', '.join(names)}." if names else "The first dump or `ckptctl run` makes one."
+        raise NothingMatched(f"There is no run {run}.", hint=known)
 
 
 def _is_folder(selector: str) -> bool:
@@ -109,7 +119,7 @@ def _by_position(runs: Sequence[RunFolder], selector: str, where: str) -> Found 
         chosen = older[-1 - back] if back < len(older) else None
     if chosen is None:
         raise NothingMatched(f"The run {run.name} has no {selector}.", hint=f"See `ckptctl list --run {run.name}`.")
-    return Found(run.snapshot(chosen), run.name, chosen, by_link=selector == "latest")
+    return Found(run.snapshot(chosen), run.name, chosen, by_link=selector == "latest", of_runs=len(newest))
 
 
 def _latest(run: RunFolder) -> str | None:

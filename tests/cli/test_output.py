@@ -113,6 +113,15 @@ def test_what_fits_several_runs_is_a_question(ckptctl: CommandLine, add: Any) ->
     assert "other, train" in ended.stderr
     assert "other/tag:x" in ended.stderr
     assert ckptctl.json("show", "tag:x", "--run", "train")["result"]["manifest"]["run"] == "train"
+    first = ckptctl("restore", "latest", "--criu-option", "--nonsense").stderr.splitlines()[0]
+    assert first.endswith("-0002 of the run other is the newest of 2 runs; another is named with --run.")
+    assert "other, train" in ckptctl("list", "--run", "nosuch").check(4).stderr
+
+
+def test_an_option_without_its_value_is_named(ckptctl: CommandLine, tmp_path: Path) -> None:
+    ended = ckptctl("dump", "--pid", "--to", tmp_path / "snapshot").check(2)
+    assert "--pid has no value" in ended.stderr
+    assert "ckptctl dump --help" in ended.stderr
 
 
 def test_hostile_names_reach_neither_the_terminal_nor_other_lines(ckptctl: CommandLine, add: Any) -> None:

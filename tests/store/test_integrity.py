@@ -120,6 +120,7 @@ def test_a_manifest_that_cannot_be_read(snapshot: SnapshotFolder) -> None:
     snapshot.manifest.write_text("{}")
     (damage,) = verify_structure(snapshot)
     assert (damage.name, damage.problem, damage.fatal) == ("manifest.json", Problem.UNREADABLE, True)
+    assert str(snapshot.manifest) not in damage.detail
     assert "version" in str(damage)
 
 

@@ -113,6 +113,7 @@ def test_criu_gets_the_folders_and_the_options_of_a_restore(tmp_path: Path, fake
     done = run(path, str(tmp_path / "work"), shell=shell)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Restored: process 4711" in done.stderr
+    assert "not compared with their digests" in done.stderr
     work = str(tmp_path / "work")
     assert words(fake_criu) == [
         *("restore", "--no-default-config", "--images-dir", str(tmp_path / "snap shot" / "images")),
@@ -145,6 +146,20 @@ def test_ids_in_use_are_named_before_criu_runs(tmp_path: Path, fake_criu: Path) 
     assert not (fake_criu.parent / "words").exists()
 
 
+def test_a_process_that_has_ended_is_told_from_one_that_runs(tmp_path: Path, fake_criu: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    tree = Tree(ended.pid, (make_process(ended.pid, threads=(ended.pid,)),))
+    path = written(tmp_path / "snapshot", harmless(fake_criu, tree=tree))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    done = subprocess.run(["sh", path], env=environment, capture_output=True, text=True)
+    ended.wait()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{ended.pid} is in use: a process that has ended" in done.stderr
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def opened(path: Path | str, size: int, **changes: object) -> OpenFile:
     fields = {"flags": 0o1, "position_bytes": 0, "mode": 0o100644, "append": False, "deleted": False, **changes}
     return OpenFile(str(path), (FileUser(FREE, 3),), size_bytes=size, **fields)  # type: ignore[arg-type]
@@ -153,19 +168,23 @@ def opened(path: Path | str, size: int, **changes: object) -> OpenFile:
 def test_files_of_another_size_are_named_before_criu_runs(tmp_path: Path, fake_criu: Path) -> None:
     (tmp_path / "same").write_bytes(b"12345")
     (tmp_path / "grown").write_bytes(b"1234567")
+    (tmp_path / "shrunk").write_bytes(b"123")
     files = (
         opened(tmp_path / "same", 5),
         opened(tmp_path / "grown", 5),
+        opened(tmp_path / "shrunk", 5),
         opened(tmp_path / "missing", 5),
         opened(tmp_path / "deleted", 5, deleted=True),
     )
     done = run(written(tmp_path / "snapshot", harmless(fake_criu, open_files=files)))
     assert done.returncode == 1
     said = done.stderr.splitlines()
-    assert len(said) == 2
-    assert f"{tmp_path}/grown must have 5 bytes; it is now: 7." in said[0]
+    assert len(said) == 3
+    assert f"{tmp_path}/grown must have 5 bytes; it has grown to 7." in said[0]
     assert "truncate -s 5" in said[0]
-    assert f"{tmp_path}/missing must have 5 bytes; it is now: missing." in said[1]
+    assert f"{tmp_path}/shrunk must have 5 bytes; it has only 3." in said[1]
+    assert f"{tmp_path}/missing must have 5 bytes; it is missing." in said[2]
+    assert "truncate" not in said[1] + said[2]
     assert (tmp_path / "grown").read_bytes() == b"1234567"
     assert not (fake_criu.parent / "words").exists()
 
