@@ -36,12 +36,8 @@ def choose(store: Store | None, selector: str, run: str | None, services: Servic
     """
     found = find(store, selector, run)
     if found.of_runs > 1:
-        text = f"{found} is the newest of {found.of_runs} runs; another one is named with --run."
-        if selector != "latest":
-            text = (
-                f"{found} is of the run with the newest snapshot of {found.of_runs}; another one is named with --run."
-            )
-        services.reporter.report(Notice(text))
+        newest = "the newest" if selector == "latest" else "of the run with the newest snapshot"
+        services.reporter.report(Notice(f"{found} is {newest} of {found.of_runs} runs; another is named with --run."))
     if found.id is None:
         require_own(found.folder.path)
     if found.by_link and store is not None and found.run is not None:
