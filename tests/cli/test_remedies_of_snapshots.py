@@ -142,7 +142,7 @@ def test_who_has_the_port_is_found_and_ended(start_job: Jobs, ckptctl: CommandLi
 def test_a_damaged_snapshot_gives_way_to_the_one_before(counting: Shape, ckptctl: CommandLine) -> None:
     ckptctl("dump", "--pid", str(counting.pid), "--leave-running").check()
     newer = ckptctl.json("dump", "--pid", str(counting.pid))["result"]["folder"]
-    subprocess.run(["sh", "-c", f"truncate --size=-1 {shlex.quote(newer)}/images/pages*"], check=True)
+    subprocess.run(["sh", "-c", f"truncate --size=-1 {shlex.quote(newer)}/images/pages.blocks"], check=True)
     (found,) = against(ckptctl).values()
     assert found["check"] == "damage"
     assert "`backup`" in found["remedy"]

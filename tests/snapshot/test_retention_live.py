@@ -80,7 +80,7 @@ def test_what_a_killed_dump_left_is_mended_and_not_pruned_away(
 
 
 def test_a_restore_writes_down_what_it_has_read(counting: Shape, ckptctl: CommandLine) -> None:
-    made = [dumped(ckptctl, counting) for _ in range(4)]
+    made = [dumped(ckptctl, counting, "--no-dedup") for _ in range(4)]
     for name in (made[1], made[3]):
         images = ckptctl.store / "runs" / "job" / name / "images"
         image = max(images.iterdir(), key=lambda path: path.stat().st_size)

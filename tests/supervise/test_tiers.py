@@ -115,7 +115,7 @@ def test_a_damaged_latest_falls_back_to_backup(supervise: Supervised) -> None:
     saved = supervise.save_each(first, 3)
     supervise.kill_all()
     supervise.allow(None)
-    pages = next((supervise.run.snapshot(saved[-1]).images).glob("pages*"))
+    pages = supervise.run.snapshot(saved[-1]).images / "pages.blocks"
     data = bytearray(pages.read_bytes())
     data[len(data) // 2] ^= 1
     pages.write_bytes(data)
