@@ -30,7 +30,7 @@ STATUSES: Final = (
 )
 
 _COLUMNS: Final = (
-    ("id", "left"), ("age", "right"), ("step", "right"), ("size", "right"), ("verdict", "left"), ("reasons", "left"),
+    ("id", "left"), ("age", "right"), ("step", "right"), ("on disk", "right"), ("verdict", "left"), ("reasons", "left"),
 )  # fmt: skip
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 
@@ -62,6 +62,7 @@ def forget(
         done = _every_run(app, run, policy, dry_run=dry_run)
         pruned = give_back(app.existing_store(), tails=False, dry_run=dry_run, services=app.services) if prune else None
     lines = [line for one in done for line in _lines(one, dry_run=dry_run)] or ["No snapshots to forget."]
+    lines = [*_too_little_free(done), *lines]
     if pruned is not None:
         lines += _pruned_lines(pruned, dry_run=dry_run)
         lines += ["What is to be removed by the rules would be deleted, too."] if dry_run else []
@@ -83,7 +84,7 @@ def prune(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> int:
-    """Delete for good what `forget` put into the trash and what killed dumps left.
+    """Delete for good what `forget` and killed dumps left.
 
     Data of the job's own that lies beside a removed snapshot stays, and is named.
     """
@@ -141,17 +142,27 @@ def _lines(done: _Done, *, dry_run: bool) -> list[str]:
     judgement = forgotten.judgement
     if not judgement.verdicts:
         return []
+    from ckptctl.store.retention_verdict import Rule
+
     verb = "would remove" if dry_run else "removed"
     number = len(judgement.removed) if dry_run else len(forgotten.removed)
     freed = sum(one.facts.size_bytes for one in judgement.removed if dry_run or one.id in forgotten.removed)
     return [
         f"run {done.run}: {verb} {number} of {text.counted(len(judgement.verdicts), 'snapshot')}, {format_size(freed)}",
         text.table(_COLUMNS, [_row(verdict, now) for verdict in judgement.verdicts]),
-        *judgement.unmet,
+        *(one.text for one in judgement.unmet if one.rule is not Rule.MIN_FREE),
         *forgotten.problems,
         *(f"kept, since it is data of the job and not of the snapshot: {path}" for path in forgotten.users_own),
         "",
     ]
+
+
+def _too_little_free(done: Sequence[_Done]) -> list[str]:
+    """What --min-free misses, once: all runs share the disk, and the last one counts what the others gave up."""
+    from ckptctl.store.retention_verdict import Rule
+
+    judged = [one.forgotten.judgement for one in done if one.forgotten and one.forgotten.judgement.verdicts]
+    return [one.text for one in (judged[-1].unmet if judged else ()) if one.rule is Rule.MIN_FREE]
 
 
 def _row(verdict: Verdict, now: datetime) -> list[str]:
@@ -177,7 +188,7 @@ def _run_result(done: _Done) -> dict[str, object]:
         "keep": [_verdict(verdict) for verdict in judgement.kept],
         "remove": [_verdict(verdict) for verdict in judgement.removed],
         "removed": forgotten.removed,
-        "unmet": judgement.unmet,
+        "unmet": [one.text for one in judgement.unmet],
         "problems": forgotten.problems,
         "users_own": forgotten.users_own,
         "error": None,

@@ -12,6 +12,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, StoreOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import ExitStatus, UsageError
+from ckptctl.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from ckptctl.app import App
@@ -41,7 +42,10 @@ def status(
     with session(manner, store=store, repair=False) as app:
         if not live:
             return _once(app, run, manner)
-        return _again_and_again(app, run, max(parse_duration(interval), 0.2))
+        try:
+            return _again_and_again(app, run, max(parse_duration(interval), 0.2))
+        except Interrupted:  # the way out of it, and no failure
+            return ExitStatus.INTERRUPTED
 
 
 def _once(app: App, run: str | None, manner: Manner) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ckptctl.store.manifest import CudaTiming, Gpu, Manifest
 
 _SHORTEST_PHASE_S: Final = 0.001
+# Steps whose names would be taken for something else.
+_STEPS: Final = {"freeze": "freeze (all of criu's work, with its start and end)"}
 
 
 def error(failure: CkptctlError) -> str:
@@ -190,7 +192,10 @@ def _timings(manifest: Manifest) -> list[str]:
     timings = manifest.timings
     frozen = [f"the job stood still for {format_duration(timings.criu.frozen_us / 1e6)}"] if timings.criu else []
     long_enough = [phase for phase in timings.phases if phase.seconds >= _SHORTEST_PHASE_S]
-    return [*frozen, *(f"{phase.name} {format_duration(phase.seconds)}" for phase in long_enough)]
+    return [
+        *frozen,
+        *(f"{_STEPS.get(phase.name, phase.name)} {format_duration(phase.seconds)}" for phase in long_enough),
+    ]
 
 
 def _tree(branches: Sequence[tuple[str, Sequence[str]]], width: int | None) -> Iterator[str]:

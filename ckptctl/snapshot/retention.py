@@ -93,7 +93,7 @@ def apply_retention(store: Store, run: str, policy: Retention, services: Service
             done = _forget(store, run, policy, catalog.list_snapshots(store, run), services)
     except (Locked, FileTrouble, NoSpace) as error:
         return Forgotten(run, Judgement(()), problems=(error.message,))
-    problems = (*done.judgement.unmet, *done.problems, *_delete_rubbish(done))
+    problems = (*(one.text for one in done.judgement.unmet), *done.problems, *_delete_rubbish(done))
     if done.removed:
         reclaim(store, run, services, quick=True)
     return Forgotten(run, done.judgement, done.removed, (), done.users_own, problems)

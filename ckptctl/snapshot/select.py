@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ckptctl.events import Caution, Notice
+from ckptctl.interrupt import Interrupted, Terminated
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.verify import verify
 from ckptctl.store import manifest_json
@@ -49,7 +50,11 @@ def choose(store: Store | None, selector: str, run: str | None, services: Servic
 
 def _sound(found: Found, store: Store, run: str, services: Services) -> tuple[Found, bool]:
     """The snapshot itself, or `backup` where it is damaged; and whether it is known to be sound."""
-    verdict = verify(found.folder, read_data=True, services=services)
+    try:
+        verdict = verify(found.folder, read_data=True, services=services)
+    except (Interrupted, Terminated) as error:
+        error.outcome = "Nothing was changed."
+        raise
     if verdict.sound:
         return found, True
     try:

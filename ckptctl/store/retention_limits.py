@@ -9,7 +9,7 @@ from typing import Final
 
 from ckptctl.store.retention import Retention
 from ckptctl.store.retention_rules import PROTECTING
-from ckptctl.store.retention_verdict import Disk, Judgement, Reason, Rule, Verdict
+from ckptctl.store.retention_verdict import Disk, Judgement, Reason, Rule, Unmet, Verdict
 from ckptctl.units import format_size
 
 # The least valuable first: what is kept for a crash before what is kept for long. `latest` and `backup` are not here.
@@ -31,10 +31,14 @@ def apply(policy: Retention, verdicts: Sequence[Verdict], disk: Disk | None) -> 
                 removed[verdict.id] = Reason(rule, f"removed for {text}")
                 excess_bytes -= verdict.facts.size_bytes
         if excess_bytes > 0:
-            unmet.append(
-                f"{text} cannot be met: {format_size(excess_bytes)} too much is left, and nothing of it may be removed."
-            )
+            unmet.append(Unmet(rule, f"{text} cannot be met: {_lacking(rule, excess_bytes)}"))
     return Judgement(tuple(_limited(verdict, removed.get(verdict.id)) for verdict in verdicts), tuple(unmet))
+
+
+def _lacking(rule: Rule, excess_bytes: int) -> str:
+    if rule is Rule.MIN_FREE:
+        return f"{format_size(excess_bytes)} more must be free, and no other snapshot may be removed for that."
+    return f"{format_size(excess_bytes)} too much is left, and nothing of it may be removed."
 
 
 def _excesses(policy: Retention, verdicts: Sequence[Verdict], disk: Disk | None) -> list[tuple[Rule, int, str]]:

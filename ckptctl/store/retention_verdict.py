@@ -110,11 +110,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmet:
+    """A limit that cannot be kept, and a sentence on that."""
+
+    rule: Rule
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdicts, oldest snapshot first, and in `unmet` a sentence for each limit that cannot be kept."""
+    """The verdicts, oldest snapshot first, and the limits that cannot be kept."""
 
     verdicts: tuple[Verdict, ...]
-    unmet: tuple[str, ...] = ()
+    unmet: tuple[Unmet, ...] = ()
 
     @property
     def kept(self) -> tuple[Verdict, ...]:

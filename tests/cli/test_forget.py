@@ -73,6 +73,14 @@ def test_the_document_has_every_reason(ckptctl: CommandLine, five: list[str]) ->
     assert listed(ckptctl) == five[3:]
 
 
+def test_what_the_disk_lacks_is_said_once_and_first(ckptctl: CommandLine, five: list[str], add: Add) -> None:
+    add("other", 1)
+    lines = ckptctl("forget", "--min-free", "99.9%", "--dry-run").check(3).stdout.splitlines()
+    assert lines[0].startswith("--min-free 99.9% cannot be met: ")
+    assert "more must be free" in lines[0]
+    assert [line for line in lines[1:] if "--min-free" in line and "cannot" in line] == []
+
+
 def test_a_policy_of_today_is_applied_to_snapshots_of_yesterday(ckptctl: CommandLine, five: list[str]) -> None:
     ckptctl("forget", "--keep-best", "2", "--metric", "val_loss").check()
     assert listed(ckptctl) == five[1:]

@@ -129,7 +129,7 @@ def rendered() -> Iterator[str]:
                     mark = "+" if verdict.kept else "-"
                     if verdict.reasons[0].rule is not Rule.UNKEPT:
                         yield f"  {mark} {verdict.id} " + ", ".join(reason.text for reason in verdict.reasons)
-                yield from (f"  ! {sentence}" for sentence in judgement.unmet)
+                yield from (f"  ! {one.text}" for one in judgement.unmet)
 
 
 def _known(one: Facts) -> str:
