@@ -56,7 +56,7 @@ def test_maintenance_between_two_halves_of_two_runs(
     assert 40 <= int(seen.read_text()) < 2 * STEPS
     expected = undisturbed()
     for one in trainings:
-        one.wait_gone()
+        one.wait_end()
         assert one.lines() == expected
 
 
@@ -69,7 +69,7 @@ def test_the_two_halves_by_hand(ckptctl: CommandLine, trainings: list[Training])
         one.wait_gone()
     assert drain(ckptctl, "--end").returncode == 0
     for one in trainings:
-        one.wait_gone()
+        one.wait_end()
         assert one.lines() == undisturbed()
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_is_not_saved_prevents_the_maintenance(
         assert "run c: runs already" in done.stdout
         assert not (tmp_path / "done").exists()
         for one in trainings:
-            one.wait_gone()
+            one.wait_end()
             assert one.lines() == undisturbed()
     finally:
         stubborn.close()

@@ -15,7 +15,7 @@ import pytest
 
 from support import CommandLine, Jobs, lines, wait_for
 from support.jobs import MARK, kill_marked, marked
-from support.trainings import STEPS, Training, command, undisturbed
+from support.trainings import STEPS, Training, command, held, undisturbed
 
 pytestmark = pytest.mark.requires_criu
 
@@ -79,7 +79,7 @@ def test_two_runs_are_drained_and_brought_back(ckptctl: CommandLine, start: Star
     assert results(back) == {"a": "back", "b": "back"}
     expected = undisturbed()
     for one in trainings:
-        one.wait_gone()
+        one.wait_end()
         assert one.lines() == expected
     assert not refused(ckptctl)
     assert not any((ckptctl.state / "duties").iterdir())
@@ -94,7 +94,7 @@ def test_a_damaged_record_of_one_run_holds_up_no_other(ckptctl: CommandLine, sta
     (trainings[0].folder.path / "supervision.json").write_text("{")
     assert results(ckptctl.json("undrain")) == {"a": "back", "b": "back"}
     for one in trainings:
-        one.wait_gone()
+        one.wait_end()
         assert one.lines() == undisturbed()
 
 
@@ -107,7 +107,7 @@ def test_draining_and_bringing_back_twice_changes_nothing(ckptctl: CommandLine, 
     assert results(ckptctl.json("undrain")) == {"a": "back"}
     ckptctl("undrain").check()
     assert results(ckptctl.json("undrain")) == {}
-    training.wait_gone()
+    training.wait_end()
     assert training.lines() == undisturbed()
 
 
@@ -118,7 +118,7 @@ def test_what_is_drained_anew_before_all_are_back_is_not_forgotten(ckptctl: Comm
     (ckptctl.state / "drained.json").unlink()  # as an `undrain` leaves it that is killed at once
     ckptctl("drain").check()
     assert results(ckptctl.json("undrain")) == {"a": "back"}
-    training.wait_gone()
+    training.wait_end()
     assert training.lines() == undisturbed()
 
 
@@ -132,7 +132,7 @@ def test_a_job_that_nobody_looks_after_is_saved_too(ckptctl: CommandLine, start:
     assert results(drained) == {"a": "saved"}
     training.wait_gone()
     assert results(ckptctl.json("undrain")) == {"a": "back"}
-    training.wait_gone()
+    training.wait_end()
     assert training.lines() == undisturbed()
 
 
@@ -164,10 +164,10 @@ def test_a_run_that_does_not_stop_is_named_and_left(ckptctl: CommandLine, start:
 
 
 def test_a_run_that_comes_to_its_end_before_it_is_brought_back_is_left(ckptctl: CommandLine, start: Start) -> None:
-    training = start("stubborn", "--on-signal", "TERM=ignore", words=command(60))
+    training = start("stubborn", "--on-signal", "TERM=ignore", words=held(60))
     training.wait_for_lines(5)
     ckptctl("drain", "--time-limit", "0s").check(3)
-    training.wait_gone()
+    training.wait_end()
     assert results(ckptctl.json("undrain")) == {"stubborn": "ended"}
     assert results(ckptctl.json("undrain")) == {}
     assert training.lines() == undisturbed(60)
@@ -217,7 +217,7 @@ def test_what_cannot_be_brought_back_is_tried_again(ckptctl: CommandLine, start:
     assert "chmod go-w" in failed["result"]["runs"][0]["text"]
     ckptctl.store.chmod(0o700)
     assert results(ckptctl.json("undrain")) == {"a": "back"}
-    training.wait_gone()
+    training.wait_end()
     assert training.lines() == undisturbed()
 
 
@@ -231,7 +231,8 @@ def test_of_two_for_one_run_both_are_stopped_and_one_comes_back(ckptctl: Command
     assert (first.process.wait(20), second.process.wait(20)) == (75, 75)
     assert not first.processes()
     assert results(ckptctl.json("undrain")) == {"a": "back"}
-    wait_for(lambda: not first.processes() and not second.processes(), 60, "the end")
+    first.wait_end()
+    second.wait_gone()
     assert first.lines() == undisturbed()
 
 
@@ -269,6 +270,7 @@ def test_cron_starts_only_what_is_needed(ckptctl: CommandLine, start: Start) -> 
     assert from_cron("a", *command()) == ""
     assert not training.processes()
     (ckptctl.state / "drained.json").unlink()
+    training.release()
     assert from_cron("a", *command()) == ""
     assert training.lines() == undisturbed()
     assert from_cron("a", *command()) == ""

@@ -11,6 +11,7 @@ from typing import Final
 from ckptctl.store.layout import RunFolder, Store
 from support.command_line import CommandLine
 from support.jobs import MARK, kill_marked, marked
+from support.supervised import stepwise
 from support.waiting import lines, wait_for
 
 _TRAIN: Final = Path(__file__).parents[2] / "examples" / "train.py"
@@ -28,15 +29,28 @@ def undisturbed(steps: int = STEPS) -> list[str]:
     return done.stdout.splitlines()
 
 
+def held(steps: int = STEPS) -> tuple[str, ...]:
+    """The command line of the same training where a `Training` holds it: it goes to its end only when it may."""
+    return stepwise(_TRAIN, str(steps), "--plain", "--pause", "0.01")
+
+
 class Training:
-    """A run that was started by `ckptctl run`; whoever goes on with it inherits its mark, and is surely ended."""
+    """A run that was started by `ckptctl run`; whoever goes on with it inherits its mark, and is surely ended.
+
+    What `held` is waits in its 40th step until `wait_end`, so that nothing that takes long finds it at its end.
+    """
 
     def __init__(self, ckptctl: CommandLine, run: str, *options: str, words: tuple[str, ...] | None = None) -> None:
-        """Start it, with the working folder and the files that `close` knows. `words`: the job, else a training."""
+        """Start it in a working folder of its own. `words`: the job, else a training that is held."""
         self.mark = secrets.token_hex(8)
         self.folder: RunFolder = Store(ckptctl.store).run(run)
+        work = ckptctl.store.with_name(f"work-{run}")
+        work.mkdir(exist_ok=True)
+        self._until = work / "until"
+        self._until.unlink(missing_ok=True)
+        self._until.symlink_to("40")
         self.process = ckptctl.start(
-            *("run", "--run", run, *options, "--", *(words or command())), environment={MARK: self.mark}
+            *("run", "--run", run, *options, "--", *(words or held())), environment={MARK: self.mark}, cwd=work
         )
 
     def lines(self) -> list[str]:
@@ -60,6 +74,15 @@ class Training:
     def wait_gone(self) -> None:
         """Until nothing of it runs."""
         wait_for(lambda: not self.processes(), 60, f"the end of {self.folder.name}, {self.said()}")
+
+    def release(self) -> None:
+        """Let it go to its end."""
+        self._until.unlink(missing_ok=True)
+
+    def wait_end(self) -> None:
+        """Let it go to its end, and wait for that."""
+        self.release()
+        self.wait_gone()
 
     def close(self) -> None:
         """End all of it."""
