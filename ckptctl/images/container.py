@@ -25,8 +25,9 @@ GROUP_BYTES: Final = 2 << 20
 DIGEST_BYTES: Final = 32
 PACK_ID_BYTES: Final = 16
 # How many snapshots in a row may refer to a pack before its blocks are stored anew: what has become unreadable on the
-# disk shall not spoil all that comes later.
-MOST_GENERATIONS: Final = 10
+# disk shall not spoil all that comes later. With 4, among the ten snapshots that a run keeps there are always two that
+# have nothing in common.
+MOST_GENERATIONS: Final = 4
 
 _HEADER_MAGIC: Final = b"CKPTPAGE"
 _FOOTER_MAGIC: Final = b"CKPTEND\n"
