@@ -103,7 +103,7 @@ def dump(
             way=app.settings.way,
         )
         report = save(request, app.services)
-    return emit(manner, "dump", report, _words(report))
+    return emit(manner, "dump", report, _words(report, verbose=verbose))
 
 
 def parse_metric(text: str) -> tuple[str, float]:
@@ -137,7 +137,7 @@ def _target(app: App, to: Path | None, run: str | None) -> StoreTarget | FolderT
     return FolderTarget(to)
 
 
-def _words(report: DumpReport) -> str:
+def _words(report: DumpReport, *, verbose: bool) -> str:
     takes = text.stored(report.image_bytes, report.contents_bytes, report.shared_bytes)
     lines = [
         report.outcome.sentence,
@@ -145,7 +145,7 @@ def _words(report: DumpReport) -> str:
         f"{text.counted(report.processes, 'process', 'processes')}, "
         f"the job stood still for {format_duration(report.frozen_s)}",
         *(f"  {line}" for line in text.gpu_timings(report.gpu.timings if report.gpu else ())),
-        *_memory(report),
+        *(_memory(report) if verbose else ()),
         f"  {report.folder}",
     ]
     return "\n".join(lines)

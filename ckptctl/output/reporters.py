@@ -107,6 +107,8 @@ class Terminal:
         self._lines.report(event)
         if isinstance(event, StepStarted):
             self._title = event.title
+        elif isinstance(event, StepFinished):
+            self._title = ""  # or it would be shown again until the next one begins
         if self._title:
             self._status(self._title)
 

@@ -218,14 +218,17 @@ class Dump(GpuSteps):
         record.advance(Phase.COMMITTING)
         staging.commit(self._staged(), self.services.interrupt)
 
+    def ends_the_job(self) -> bool:
+        """Whether the job is to end once it is saved."""
+        return not self.request.leave_running
+
     def end(self) -> None:
         """End the tree that has been saved, and wait until its pids are free."""
         record, _ = self._opened()
-        if not self.request.leave_running:
-            # A note that cannot be written must not leave a job standing still that has been saved.
-            with suppress(FileTrouble, NoSpace):
-                record.advance(Phase.ENDING)
-            standing.end_saved(record.entry, self._warn)
+        # A note that cannot be written must not leave a job standing still that has been saved.
+        with suppress(FileTrouble, NoSpace):
+            record.advance(Phase.ENDING)
+        standing.end_saved(record.entry, self._warn)
 
     def link(self) -> None:
         """Let `latest` and `backup` of the run name the newest two; nothing is left to be repaired then."""
@@ -359,8 +362,8 @@ _STEPS: Final[tuple[Step[Dump], ...]] = (
     ),
     Step("freeze", "Saving the job's memory", Dump.freeze, undo=Dump.let_run),
     Step("resume-gpu", "Moving device memory back", Dump.resume_gpu, when=Dump.gpu_goes_on),
-    Step("describe", "Checking the images in", Dump.write_down),
+    Step("describe", "Writing the manifest", Dump.write_down),
     Step("commit", "Committing the snapshot", Dump.commit, final=True),
-    Step("end", "Ending the job", Dump.end),
+    Step("end", "Ending the job", Dump.end, when=Dump.ends_the_job),
     Step("link", "Naming the newest snapshot", Dump.link),
 )

@@ -28,7 +28,9 @@ def shortage(folder: Path, wanted_bytes: int) -> str | None:
     free = free_bytes(there)
     if free >= wanted_bytes:
         return None
-    return f"The snapshot needs about {format_size(wanted_bytes)}; {folder} has {format_size(free)} left."
+    return (
+        f"The snapshot needs about {format_size(wanted_bytes)} (with a margin); {folder} has {format_size(free)} left."
+    )
 
 
 def require(folder: Path, wanted_bytes: int) -> None:

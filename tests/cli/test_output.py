@@ -180,6 +180,8 @@ def test_a_terminal_shows_the_step_at_hand_on_one_line_and_takes_it_away(monkeyp
     for event in EVENTS:
         reporter.report(event)
     assert f"{CLEAR}  Saving the job: memory: 1.00 MiB of 3.00 MiB …" in screen.getvalue()
+    assert screen.getvalue().count("Saving the job …") == 2, "at its start, and after the warning"
+    reporter.report(StepStarted("look", "Looking"))
     reporter.close()
     shown = screen.getvalue()
     assert shown.endswith(CLEAR)
@@ -238,7 +240,8 @@ def test_a_dump_on_a_terminal_leaves_only_what_is_worth_knowing(on_terminal: Any
     assert f"{CLEAR}  Looking at the job …" in shown
     left = [line.rpartition(CLEAR)[2] for line in shown.split("\n")]
     assert left[0] == f"The job (pid {job.pid}) was saved and has ended."
-    assert len(left) == 5
+    assert len(left) == 4
+    assert shown.count("Looking at the job …") == 1
     back = on_terminal("restore", "latest").check().stdout
     left = [line.rpartition(CLEAR)[2] for line in back.split("\n")]
     assert left[0] == f"The job runs again as pid {job.pid}."

@@ -21,6 +21,7 @@ from support.shapes import Shape
 pytestmark = pytest.mark.requires_criu
 
 DUMP_STEPS = ("look", "prepare", "freeze", "describe", "commit", "end", "link")
+LEAVING = [(step, ("--leave-running",)) for step in DUMP_STEPS if step != "end"]
 RESTORE_STEPS = ("claim", "check", "verify", "prepare", "files", "restore", "look", "finish")
 MOMENTS = ("started", "finished")
 KILLS = 50
@@ -61,9 +62,8 @@ def assert_running_or_restorable(shape: Shape, ckptctl: CommandLine) -> None:
     assert_nothing_is_left(ckptctl)
 
 
-@pytest.mark.parametrize("leave", [(), ("--leave-running",)], ids=["to-end", "leave-running"])
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("step", DUMP_STEPS)
+@pytest.mark.parametrize(("step", "leave"), [*((step, ()) for step in DUMP_STEPS), *LEAVING])
 def test_a_dump_killed_at_a_step(
     step: str, moment: str, leave: tuple[str, ...], counting: Shape, ckptctl: CommandLine, cut_off: CutOff
 ) -> None:
