@@ -41,7 +41,10 @@ def dump(
     run: Annotated[
         str | None,
         typer.Option(
-            "--run", metavar="NAME", help="The run in the store that it belongs to.", show_default="the job's name"
+            "--run",
+            metavar="NAME",
+            help="The run in the store that it belongs to.",
+            show_default="that of the job, or the job's name",
         ),
     ] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag; repeatable.")] = None,
@@ -85,6 +88,7 @@ def dump(
     from ckptctl.snapshot.dump_request import DumpRequest
     from ckptctl.snapshot.gpu import Use
     from ckptctl.store.names import check_tag
+    from ckptctl.supervise.attended import for_its_run
 
     manner = Manner(json, quiet, verbose)
     metrics = dict(parse_metric(text) for text in metric or ())
@@ -102,7 +106,7 @@ def dump(
             criu_options=tuple(criu_option or ()),
             way=app.settings.way,
         )
-        report = save(request, app.services)
+        report = save(for_its_run(request, app.services, elsewhere=store is not None), app.services)
     return emit(manner, "dump", report, _words(report, verbose=verbose))
 
 

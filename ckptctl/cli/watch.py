@@ -32,7 +32,12 @@ def watch(
     images: ImageOptions,
     run: Annotated[
         str | None,
-        typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the job's name"),
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="The run that it belongs to.",
+            show_default="that of the job, or the job's name",
+        ),
     ] = None,
     lock_wait: WaitOpt = None,
     store: StoreOpt = None,
@@ -49,6 +54,7 @@ def watch(
     from ckptctl.process.member import command_words
     from ckptctl.process.proc import Vanished
     from ckptctl.store.names import check_run_name, run_name_from
+    from ckptctl.supervise.attended import run_of
     from ckptctl.supervise.duty import Duty, Watched, on_duty
     from ckptctl.supervise.reactions import Signals
     from ckptctl.supervise.run import supervised
@@ -64,11 +70,14 @@ def watch(
             command = command_words(number)
         except Vanished as error:
             raise no_such_process(number) from error
-        place = app.store()
-        folder = place.run(check_run_name(run or run_name_from(command)))
+        place, name = app.store(), run or run_name_from(command)
+        kept = None if run else run_of(number, app.services)
+        if kept is not None and kept.kept:
+            root, name, place = kept.root, kept.run.name, place if store else kept.store
+        folder = place.run(check_run_name(name))
         services = supervised(folder, app.services)
         words = Words(schedule, keep, preemption, around, app.settings.way)
-        care = words.care_for(folder, place, _logs(number), services, watched=True)
+        care = words.care_for(folder, place, _logs(root.pid), services, watched=True)
         duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
         with on_duty(services.host_state, duty):
             status = look_after(care, root, command, services, signals)

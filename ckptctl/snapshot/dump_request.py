@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ class FolderTarget:
 class DumpRequest:
     """What is asked for. `criu_options` are further words for criu, for the day our choice is wrong.
 
+    `progress` is how far the job is, where that was said; else `read_progress` is asked, also while the job stands
+    still, and must be quick and raise nothing.
+
     `gpu_lock_timeout_s` is how long work that was given to a GPU may take to come to its end.
     """
 
@@ -42,6 +46,7 @@ class DumpRequest:
     target: StoreTarget | FolderTarget
     leave_running: bool = False
     progress: manifest.Progress | None = None
+    read_progress: Callable[[], manifest.Progress] | None = None
     tags: tuple[str, ...] = ()
     note: str | None = None
     keep_environment: bool = False
@@ -55,6 +60,8 @@ class DumpRequest:
 class DumpReport:
     """A dump that succeeded. Times are in seconds; `frozen_s` is CRIU's own figure for the job's pause.
 
+    `progress` is how far the job is in the snapshot; its id may name an earlier step, that of when the dump began.
+
     `image_bytes` is what the snapshot stores itself, `contents_bytes` what CRIU gave, of which `shared_bytes` were
     stored already.
     `buffer_bytes` is the memory for what CRIU gives faster than the disk takes it, 0 where CRIU wrote its images
@@ -65,6 +72,7 @@ class DumpReport:
     run: str
     folder: Path
     outcome: Outcome
+    progress: manifest.Progress
     processes: int
     image_bytes: int
     contents_bytes: int

@@ -20,13 +20,14 @@ from ckptctl.process import memory
 from ckptctl.process.identity import NoSuchProcess, identify
 from ckptctl.process.member import State, read_environment
 from ckptctl.process.tree import KernelThread, Tree, read_tree
-from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, space, standing, stream
+from ckptctl.snapshot import failures, gpu, gpu_cautions, kept, neighbours, space, standing, stream
 from ckptctl.snapshot.alone import alone_with
 from ckptctl.snapshot.dump_request import DumpReport, DumpRequest, StoreTarget
 from ckptctl.snapshot.former import newest_with_container
 from ckptctl.snapshot.gpu_steps import GpuSteps
 from ckptctl.snapshot.outcome import JobLost, JobState, Outcome, after_failed_dump
 from ckptctl.snapshot.preload import preload
+from ckptctl.snapshot.reached import Reached
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.steps import Step, Timing, run_steps
 from ckptctl.snapshot.ways import Layout
@@ -47,6 +48,7 @@ class Dump(GpuSteps):
     tree: Tree
     criu: Criu
     options: Options
+    reached: Reached
     bytes_to_keep: int | None
     run_name: str
     id: str
@@ -114,8 +116,8 @@ class Dump(GpuSteps):
         """Open a staging folder and the journal, and see that there is room."""
         loading = preload()
         services, target = self.services, self.request.target
-        step = self.request.progress.step if self.request.progress else None
-        self.id = names.new_id(self.created, step, services.random_hex())
+        self.reached = Reached(self.request.progress, self.request.read_progress)
+        self.id = names.new_id(self.created, self.reached.at_freeze.step, services.random_hex())
         self.run_name = names.run_name_from(self.tree.root.command_line)
         held, owner = self._held.enter_context, services.owner
         wait_s, interrupt = services.lock_wait_s, services.interrupt
@@ -124,6 +126,8 @@ class Dump(GpuSteps):
             append = locks.Intent.APPEND
             held(locks.run_lock(target.store, self.run_name, append, owner, wait_s=wait_s, interrupt=interrupt))
             self.staging = staging.place_in_store(target.store, self.run_name, self.id)
+            if target.run is None and (other := neighbours.of_another_job(target.store, self.run_name, self.tree)):
+                self._warn(other, "W_OTHER_JOB")
         else:
             self.staging = staging.place_beside(target.folder, self.id)
         self.record = journal.begin(services.host_state.journal, self._entry(self.staging))
@@ -176,8 +180,10 @@ class Dump(GpuSteps):
         )
         logs_kept = failures.keeping_logs(folder.logs, self.services.host_state.failures, self.id)
         with stream.explaining(self.taking, self.criu), logs_kept:
-            watch = partial(self._progress, "memory", total=self.tree.estimated_bytes)
-            self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=watch)
+            self.reached.before_freeze()
+            self.stats = criu_dump.dump(self.criu, request, interrupt=self.services.interrupt, on_progress=self._watch)
+        if stop:
+            self.reached.while_stopped()
         record.advance(Phase.FROZEN, tree=standing.tree_processes(standing.members(record.entry)))
         if self.gpu is not None:
             gpu.require_in_images(request.written_bytes(), self.gpu_host_bytes)
@@ -269,7 +275,6 @@ class Dump(GpuSteps):
 
     def _subject(self) -> describe.Subject:
         from ckptctl.snapshot import describe
-        from ckptctl.store import manifest
 
         request = self.request
         environments = {pid: read_environment(pid) for pid in self.tree.pids} if request.keep_environment else {}
@@ -284,7 +289,7 @@ class Dump(GpuSteps):
             options=self.options,
             stats=self.stats,
             timings=tuple(self.timings),
-            progress=request.progress or manifest.Progress(),
+            progress=self.reached.at_freeze,
             tags=request.tags,
             note=request.note,
             environments=environments,
@@ -296,6 +301,10 @@ class Dump(GpuSteps):
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.services.reporter.report(Progress(what, done, total))
+
+    def _watch(self, written_bytes: int) -> None:
+        self._progress("memory", written_bytes, self.tree.estimated_bytes)
+        self.reached.while_criu_works(self.tree.root.id, written_bytes)
 
     def _warn(self, text: str, code: str) -> None:
         self.warnings.append(text)
@@ -334,6 +343,7 @@ class Dump(GpuSteps):
             run=self.run_name,
             folder=final,
             outcome=outcome,
+            progress=self.reached.at_freeze,
             processes=len(self.tree.processes),
             image_bytes=self.described.images.size_bytes,
             frozen_s=self.stats.frozen_us / 1e6,

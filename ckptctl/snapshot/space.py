@@ -10,7 +10,10 @@ from ckptctl.process.tree import Tree
 from ckptctl.snapshot import kept
 from ckptctl.units import format_size
 
-REMEDY: Final = "Remove old snapshots (ckptctl rm), or choose another place with --store or --to."
+REMEDY: Final = (
+    "Remove old snapshots (ckptctl rm), keep fewer (--keep-last, --max-size), or choose another place with --store or "
+    "--to."
+)
 # Room for what the job allocates until it stands still, and for the images that are not memory.
 _FACTOR: Final = 1.05
 _EXTRA_BYTES: Final = 64 << 20

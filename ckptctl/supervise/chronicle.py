@@ -15,8 +15,10 @@ from ckptctl.process.identity import ProcessId
 from ckptctl.schedule.history import History
 from ckptctl.schedule.kept import kept, recalled
 from ckptctl.snapshot.dump_request import DumpReport
+from ckptctl.snapshot.outcome import JobLost
 from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.space import REMEDY
+from ckptctl.snapshot.standing import JobLeft
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import supervision
@@ -130,17 +132,21 @@ class Chronicle:
             paused_s=paused_s(report),
             took_s=took_s,
             size_bytes=report.image_bytes,
-            step=order.progress.step,
+            step=report.progress.step,
         )
-        self._change(last=last, snapshots_count=self.state.snapshots_count + 1, next_due="")
+        progress = self.state.progress if report.progress.source is None else report.progress
+        self._change(last=last, progress=progress, snapshots_count=self.state.snapshots_count + 1, next_due="")
         self._written_s = -math.inf  # the next look knows when the next one is due
 
-    def failed(self, error: CkptctlError) -> None:
-        """A snapshot failed."""
+    def failed(self, error: CkptctlError, then: str) -> None:
+        """A snapshot failed; `then` says what comes next, empty where that is said otherwise.
+
+        That the job runs on is not said, for it is looked after and may be about to end.
+        """
         hint = f" {error.hint}" if error.hint else ""
-        outcome = f" {error.outcome}" if error.outcome else ""
+        outcome = f" {error.outcome}" if error.outcome and isinstance(error, (JobLeft, JobLost)) else ""
         self.state = dataclasses.replace(self.state, failures_count=self.state.failures_count + 1)
-        self.alert(error.code, f"{error.message}{outcome}{hint}", NotifyEvent.FAILURE)
+        self.alert(error.code, f"{error.message}{outcome}{hint} {then}".rstrip(), NotifyEvent.FAILURE)
         if isinstance(error, NoSpace) and not self._disk_is_low:
             self._disk_is_low = True
             self.tell(NotifyEvent.DISK_LOW, f"There is no room for snapshots. {error.message}{hint}")

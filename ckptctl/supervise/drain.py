@@ -22,7 +22,7 @@ from ckptctl.store.owner import Liveness, Owner
 from ckptctl.supervise import duty as duties
 from ckptctl.supervise import supervision
 from ckptctl.supervise.duty import Drain, Duty
-from ckptctl.supervise.supervision import RunState, Supervision
+from ckptctl.supervise.supervision import NOT_SAVED, RunState, Supervision
 
 _TICK_S: Final = 0.2
 _NOTE: Final = "drain"
@@ -184,7 +184,8 @@ def _as_written(known: Supervision | None, newest: str | None) -> tuple[Result, 
         return Result.ENDED, "came to its end by itself"
     if known.state in (RunState.DIED, RunState.GONE):
         return Result.ENDED, f"ended by itself ({known.state.value}), and is not brought back"
-    why = f": {known.alerts[-1].text}" if known.alerts else ""
+    reasons = [alert.text for alert in known.alerts if alert.code != NOT_SAVED]
+    why = f": {reasons[-1]}" if reasons else ""
     return Result.UNSAVED, f"ended without a last snapshot{why} ({where})"
 
 

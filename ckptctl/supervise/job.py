@@ -159,6 +159,18 @@ def list_keepers() -> Keepers:
     return tuple(found)
 
 
+def kept_in(pid: int) -> Path | None:
+    """The folder of the run whose job this process keeps, by the log that it writes to; None where it is no keeper.
+
+    Raises OSError and Vanished where it cannot be looked at.
+    """
+    entry = Path("/proc", str(pid))
+    if _kept_run(command_words(pid)) is None or entry.stat().st_uid != os.geteuid():
+        return None
+    folder = (entry / "fd" / "1").readlink().parent.parent
+    return folder if folder.name == _kept_run(command_words(pid)) else None
+
+
 def keeper_among(keepers: Keepers, run: RunFolder) -> ProcessId | None:
     """The one of `list_keepers` that keeps the job of this very run: names come again in other stores."""
     for keeper, name in keepers:

@@ -34,11 +34,13 @@ _PATIENCE_S: Final = 10.0
 class Order:
     """A snapshot that is to be taken. `last`: the job ends with it, and no hook may prevent it.
 
+    `progress` is that of the decision; `read_progress` tells how far the job is when it stands still.
     `limit_s` is the time left for hooks, None where there is no hurry; they are ended when `give_up` says so.
     """
 
     reason: str
     progress: Progress
+    read_progress: Callable[[], Progress]
     last: bool = False
     limit_s: float | None = None
     give_up: Callable[[], bool] = never
@@ -122,7 +124,7 @@ class Snapshots:
             pid=root.pid,
             target=StoreTarget(self._store, self._run),
             leave_running=not order.last,
-            progress=order.progress if order.progress.source else None,
+            read_progress=order.read_progress,
             tags=self._manner.tags,
             note=order.reason,
             gpu_lock_timeout_s=self._manner.gpu_lock_timeout_s,

@@ -18,6 +18,9 @@ from ckptctl.store.codec import Count, Misshapen, Pid, Size
 from ckptctl.store.manifest import Progress
 from ckptctl.store.owner import Liveness, Owner
 
+# The alert that a job was ended without a last snapshot; why stands in the one before it.
+NOT_SAVED: Final = "W_NOT_SAVED"
+
 _VERSION: Final = 1
 _MOST_BYTES: Final = 4 << 20
 # Three in a row at one step end a run; a few more tell a person what has been going on.

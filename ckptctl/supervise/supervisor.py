@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +14,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control
 from ckptctl.process.identity import ProcessId
 from ckptctl.schedule.alerts import Alert, AlertCode
+from ckptctl.schedule.conditions import retry_after_s
 from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
 from ckptctl.schedule.history import History, Taken, snapshot_ended, snapshot_failed
 from ckptctl.schedule.observation import Observation, Request
@@ -22,6 +24,7 @@ from ckptctl.snapshot.services import Services
 from ckptctl.snapshot.standing import JobLeft
 from ckptctl.store import links, manifest_json
 from ckptctl.store.catalog import list_ids
+from ckptctl.store.layout import RunFolder
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise.chronicle import Chronicle, Look
 from ckptctl.supervise.claim import Claim
@@ -33,7 +36,7 @@ from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.reactions import Reaction, Signals
 from ckptctl.supervise.snapshots import GaveWay, Order, Prevented, Snapshots, paused_s
-from ckptctl.supervise.supervision import RunState
+from ckptctl.supervise.supervision import NOT_SAVED, RunState
 from ckptctl.units import format_duration
 
 _TICK_S: Final = 0.1
@@ -122,7 +125,7 @@ class Supervisor:
         self._sample(now_s)
         if decision.due:
             self._requested = None
-            self._take(job, Order(decision.note, observation.progress, give_up=self._is_over))
+            self._take(job, Order(decision.note, observation.progress, self._read_progress, give_up=self._is_over))
 
     def _is_asked_by_file(self) -> bool:
         """Whether somebody has created the file that asks for a snapshot; it is taken away."""
@@ -167,17 +170,18 @@ class Supervisor:
                 return error  # it came to its end meanwhile, which is looked at next
             self.history = snapshot_failed(self.history, time.monotonic(), error.message)
             self._chronicle.remember(self.history)
-            self._chronicle.failed(error)
+            again = format_duration(retry_after_s(self.history.failures.count)) if self.history.failures else ""
+            self._chronicle.failed(error, "" if order.last else f"The next one is tried in {again}.")
             if not isinstance(error, Prevented):
                 self._mend()
             return error
         ended_s = time.monotonic()
-        taken = Taken(began_s, ended_s, order.progress, paused_s(report))
+        taken = Taken(began_s, ended_s, report.progress, paused_s(report))
         self.history = snapshot_ended(self._care.policy, self.history, taken)
         self._chronicle.remember(self.history)
         self._chronicle.saved(report, order, ended_s - began_s)
-        step = f"step {order.progress.step}"
-        at = "" if order.progress.step is None or step in order.reason else f" at {step}"
+        step = f"step {report.progress.step}"
+        at = "" if report.progress.step is None or step in order.reason else f" at {step}"
         stood = format_duration(paused_s(report))
         self._chronicle.say(f"Snapshot {report.id}{at} ({order.reason}). The job stood still for {stood}.")
         self._retain()
@@ -265,9 +269,10 @@ class Supervisor:
         longest_s = self._longest_s()
         if longest_s is not None and _needed_s(longest_s) > left_s and self._newest_id() is not None:
             took = f"one took {format_duration(longest_s)} before, and there are {format_duration(left_s)} left"
-            self._chronicle.alert("W_NO_TIME", f"No last snapshot is begun: {took}. {self._newest()}")
+            self._chronicle.alert("W_NO_TIME", f"No last snapshot is begun: {took}. {self._lost_with_the_end()}")
             return self._stop(job, left_s)
-        order = Order(cause, self._read_progress(), last=True, limit_s=left_s * _SHARE_OF_HOOKS)
+        read, limit_s = self._read_progress, left_s * _SHARE_OF_HOOKS
+        order = Order(cause, read(), read, last=True, limit_s=limit_s)
         error = self._take(job, order)
         if isinstance(error, JobLeft):
             # What it would do from here on is not in its snapshot, and would be done twice.
@@ -282,8 +287,17 @@ class Supervisor:
             text = f"The job has no snapshot, so it is not ended: it runs on (pid {job.root.pid}), to be taken over."
             self._chronicle.alert("W_LEFT", text)
             return Ending(RunState.LEFT, error.exit_status)
-        self._chronicle.say(self._newest())
+        self._chronicle.alert(NOT_SAVED, self._lost_with_the_end())
         return self._stop(job, max(0.0, until_s - time.monotonic()))
+
+    def _lost_with_the_end(self) -> str:
+        """What a job that is ended without a snapshot has to do again."""
+        found, reached = self._newest_id(), self._read_progress().step
+        saved = _step_of(self._care.run, found)
+        if saved is None or reached is None:
+            return f"The job ends without a new snapshot: it goes on from {found}, and does again what it did since."
+        again = {0: "nothing is", 1: "one step is"}.get(reached - saved, f"{reached - saved} steps are")
+        return f"The job ends without a new snapshot: it goes on from step {saved}, and {again} done again ({found})."
 
     def _stop(self, job: Job, grace_s: float) -> Ending:
         self._chronicle.ending()
@@ -349,13 +363,12 @@ class Supervisor:
         found = links.target(self._care.run, self._care.run.latest)
         return None if found in self._chronicle.state.outdated else found
 
-    def _newest(self) -> str:
-        last = self._chronicle.state.last
-        found = self._newest_id()
-        if found is None:
-            return "There is no snapshot of this run."
-        step = f" of step {last.step}" if last and last.id == found and last.step is not None else ""
-        return f"The newest snapshot{step} is complete and on the disk: {found}."
+
+def _step_of(run: RunFolder, snapshot: str | None) -> int | None:
+    """The step of a snapshot, where that can be read and has one."""
+    with suppress(CkptctlError):
+        return manifest_json.read(run.snapshot(snapshot).manifest).progress.step if snapshot else None
+    return None
 
 
 def ending_of(found: JobExit) -> Ending:

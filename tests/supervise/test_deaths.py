@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptctl.app import opened
+from ckptctl.events import Silence
+from ckptctl.snapshot.dump import dump
+from ckptctl.snapshot.dump_request import DumpRequest, StoreTarget
 from support import CommandLine, wait_for
 from support.jobs import state
 from support.supervised import Supervised, log_of, trains
@@ -104,7 +108,9 @@ def test_a_snapshot_that_fails_is_told_and_the_job_goes_on(supervise: Supervised
 def test_a_job_that_others_save_and_end_was_not_killed(supervise: Supervised, ckptctl: CommandLine) -> None:
     first = supervise(job=JOB, until=10)
     supervise.wait_step(10)
-    ckptctl("dump", "--pid", str(supervise.keeper()), "--run", "gpt").check()
+    # As one does that began just before the supervisor did; one that comes later is refused.
+    with opened({"store": ckptctl.store, "state": ckptctl.state}, Silence()) as app:
+        dump(DumpRequest(supervise.keeper(), StoreTarget(app.store(), "gpt")), app.services)
     first.check(75)
     assert f"Another ckptctl has saved the job and ended it: {supervise.snapshots[-1]}." in first.said
     assert supervise.record.state == "saved"

@@ -148,7 +148,7 @@ def test_a_job_that_cannot_be_saved_now_is_ended_where_it_has_a_snapshot(supervi
     second.wait_said("taken over")
     second.signal(signal.SIGTERM)
     second.check(75)
-    assert f"is complete and on the disk: {newest}" in second.said
+    assert f"it goes on from step {supervise.progress(newest).step}, and " in second.said
     assert supervise.snapshots[-1] == newest
     supervise(job=JOB).check(0)
     assert supervise.log() == log_of(STEPS)
@@ -162,7 +162,7 @@ def test_a_snapshot_that_takes_longer_than_what_is_left_is_not_begun(supervise: 
     first.signal(signal.SIGTERM)
     first.check(75)
     assert "No last snapshot is begun: " in first.said
-    assert f"is complete and on the disk: {saved}" in first.said
+    assert f"it goes on from step {supervise.progress(saved).step}, and " in first.said
     assert list(supervise.snapshots) == [saved]
     assert supervise.record.state == "stopped"
     supervise(job=JOB).check(0)
