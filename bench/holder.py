@@ -4,7 +4,7 @@ usage: holder.py CONTENTS BYTES
 
 CONTENTS: `floats`, normally distributed float32; `zeros`, half of it zeros, half floats, a MiB of each in turn;
 `training`, a language model in training with its gradients and the moments of AdamW; `frozen`, the same of a model of
-which only the head and a tenth of the layers are trained. The last two need PyTorch.
+which only a tenth of the layers is trained. The last two need PyTorch.
 
 Prints "ready ADDRESS" when the memory is filled. At that address of its memory lie 64-bit numbers: how many times are
 written, then the times (CLOCK_MONOTONIC, ns). The largest distance between two of them is how long it stood still.
@@ -54,10 +54,9 @@ def floats(size_bytes: int, zeros_too: bool) -> mmap.mmap:
 
 def model_width(state_bytes: int, trained_layers: int) -> int:
     """How wide layers are so that the state takes so much: four numbers for a parameter that is trained, else one."""
-    trained, all_layers = 12 * trained_layers + _VOCABULARY, 12 * _LAYERS + 2 * _VOCABULARY
-    numbers = 4 * trained + (all_layers - trained)
-    if trained_layers == _LAYERS:
-        numbers = 4 * all_layers
+    everything = 12 * _LAYERS + 2 * _VOCABULARY
+    trained = everything if trained_layers == _LAYERS else 12 * trained_layers
+    numbers = 3 * trained + everything
     return max(round(math.sqrt(state_bytes / _BYTES_PER_NUMBER / numbers)) // 8 * 8, 8)
 
 
@@ -76,7 +75,7 @@ def training(state_bytes: int, frozen_layers: int) -> Callable[[], None]:
         for _ in range(_LAYERS)
     ]
     model = torch.nn.Sequential(embedding, *layers, torch.nn.Linear(width, tokens, bias=False))
-    for layer in [embedding, *layers][: frozen_layers + 1] if frozen_layers else ():
+    for layer in [embedding, *layers[:frozen_layers], model[-1]] if frozen_layers else ():
         layer.requires_grad_(False)
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4)
 
