@@ -143,7 +143,7 @@ def test_words_folder_umask_and_variables_arrive_as_they_were(install: Install, 
 
 @pytest.mark.requires_criu
 def test_timers_keep_what_the_options_say_and_read_every_byte(ckptctl: CommandLine, install: Install) -> None:
-    gpt = install("--every", "300ms", "--keep-last", "2", "--", *command(100))
+    gpt = install("--every", "300ms", "--keep-last", "2", "--", *command(150))
     for what in ("forget", "verify"):
         assert not condition_holds(gpt.unit(what))
     assert gpt.service.start().wait(60) == 0
