@@ -52,7 +52,6 @@ def test_a_script_is_saved_every_ten_steps_and_resumed_where_it_was(
     supervise.kill_all()
     assert supervise.steps(saved[-3:]) == [30, 40, 50]
 
-    supervise.allow(None)
     second = supervise(*options, job=train(framework)).check(0)
     assert f"goes on from {saved[-1]}, at step 50" in second.said
     assert supervise.log() == undisturbed(framework)
@@ -74,7 +73,7 @@ def test_an_older_snapshot_repeats_the_same_losses(framework: str, supervise: Su
 
     ckptctl("restore", f"gpt/step:{step}").check()
     # What has been brought back by hand is looked after again by the same command.
-    second = supervise(*options, job=train(framework))
+    second = supervise(*options, job=train(framework), until=50)
     second.wait_said("still runs")
     supervise.allow(None)
     second.check(0)
@@ -90,7 +89,6 @@ def test_after_forgetting_newer_ones_the_run_goes_on_from_the_older(
     supervise.kill_all()
     for name in saved[2:]:
         ckptctl("rm", f"gpt/{name}").check()
-    supervise.allow(None)
     second = supervise("--every", "10steps", job=trains(60, 0.01)).check(0)
     assert f"goes on from {saved[1]}" in second.said
     assert supervise.log() == log_of(60)
@@ -114,7 +112,6 @@ def test_a_damaged_latest_falls_back_to_backup(supervise: Supervised) -> None:
     first = supervise("--every", "10steps", job=trains(60, 0.01))
     saved = supervise.save_each(first, 3)
     supervise.kill_all()
-    supervise.allow(None)
     pages = supervise.run.snapshot(saved[-1]).images / "pages.blocks"
     data = bytearray(pages.read_bytes())
     data[len(data) // 2] ^= 1
