@@ -9,6 +9,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, QuietOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import ExitStatus
+from ckptctl.output import text
 from ckptctl.units import parse_duration
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def undrain(
 
 
 def _said(manner: Manner, command: str, result: object, words: list[str], as_wanted: bool) -> int:
-    return emit(manner, command, result, "\n".join(words), ExitStatus.DONE if as_wanted else ExitStatus.PARTIAL)
+    return emit(manner, command, result, text.sentences(words), ExitStatus.DONE if as_wanted else ExitStatus.PARTIAL)
 
 
 def _lines(done: Sequence[Drained | BroughtBack], none: str) -> list[str]:

@@ -152,7 +152,7 @@ def _words(report: DumpReport, *, verbose: bool) -> str:
         *(_memory(report) if verbose else ()),
         f"  {report.folder}",
     ]
-    return "\n".join(lines)
+    return text.sentences(lines)
 
 
 def _memory(report: DumpReport) -> list[str]:

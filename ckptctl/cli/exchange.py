@@ -9,6 +9,7 @@ import typer
 
 from ckptctl.cli.options import CompressOpt, ImagesOpt, JsonOpt, QuietOpt, SnapshotArg, StoreOpt, WaitOpt, parse_form
 from ckptctl.cli.session import Manner, emit, session
+from ckptctl.output import text
 from ckptctl.units import format_size
 
 if TYPE_CHECKING:
@@ -75,4 +76,6 @@ def import_(
 
 
 def _words(copied: Copied) -> str:
-    return f"snapshot {copied.id} of the run {copied.run}: {format_size(copied.image_bytes)}\n  {copied.folder}"
+    return text.sentences(
+        [f"snapshot {copied.id} of the run {copied.run}: {format_size(copied.image_bytes)}", f"  {copied.folder}"]
+    )

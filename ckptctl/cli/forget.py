@@ -62,7 +62,7 @@ def forget(
         done = _every_run(app, run, policy, dry_run=dry_run)
         pruned = give_back(app.existing_store(), tails=False, dry_run=dry_run, services=app.services) if prune else None
     lines = [line for one in done for line in _lines(one, dry_run=dry_run)] or ["No snapshots to forget."]
-    lines = [*_too_little_free(done), *lines]
+    lines = [*map(_sentence, _too_little_free(done)), *lines]
     if pruned is not None:
         lines += _pruned_lines(pruned, dry_run=dry_run)
         lines += ["What is to be removed by the rules would be deleted, too."] if dry_run else []
@@ -95,7 +95,7 @@ def prune(
         pruned = give_back(app.existing_store(), tails=tails, dry_run=dry_run, services=app.services)
     status = ExitStatus.PARTIAL if pruned.problems else ExitStatus.DONE
     result = {"dry_run": dry_run, **_pruned(pruned)}
-    return emit(manner, "prune", result, "\n".join(_pruned_lines(pruned, dry_run=dry_run)), status)
+    return emit(manner, "prune", result, text.sentences(_pruned_lines(pruned, dry_run=dry_run)), status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _every_run(app: App, run: str | None, policy: Retention, *, dry_run: bool) -
 
 def _lines(done: _Done, *, dry_run: bool) -> list[str]:
     if done.forgotten is None:
-        return [f"run {done.run}: nothing is removed. {done.error.message if done.error else ''}", ""]
+        return [_sentence(f"run {done.run}: nothing is removed. {done.error.message if done.error else ''}"), ""]
     forgotten, now = done.forgotten, datetime.now(UTC)
     judgement = forgotten.judgement
     if not judgement.verdicts:
@@ -150,11 +150,18 @@ def _lines(done: _Done, *, dry_run: bool) -> list[str]:
     return [
         f"run {done.run}: {verb} {number} of {text.counted(len(judgement.verdicts), 'snapshot')}, {format_size(freed)}",
         text.table(_COLUMNS, [_row(verdict, now) for verdict in judgement.verdicts]),
-        *(one.text for one in judgement.unmet if one.rule is not Rule.MIN_FREE),
-        *forgotten.problems,
-        *(f"kept, since it is data of the job and not of the snapshot: {path}" for path in forgotten.users_own),
+        *(_sentence(one.text) for one in judgement.unmet if one.rule is not Rule.MIN_FREE),
+        *map(_sentence, forgotten.problems),
+        *(
+            _sentence(f"kept, since it is data of the job and not of the snapshot: {path}")
+            for path in forgotten.users_own
+        ),
         "",
     ]
+
+
+def _sentence(line: str) -> str:
+    return text.sentences([line])
 
 
 def _too_little_free(done: Sequence[_Done]) -> list[str]:

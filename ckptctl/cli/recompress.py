@@ -9,6 +9,7 @@ import typer
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, WaitOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import UsageError
+from ckptctl.output import text
 from ckptctl.units import format_size
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def recompress(
             for name, ids in _chosen(place, snapshots or [], run).items()
             for one in work(place, name, ids, level, app.services)
         ]
-    return emit(manner, "recompress", done, "\n".join(map(_line, done)) or "No snapshots to compress.")
+    return emit(manner, "recompress", done, text.sentences(map(_line, done)) or "No snapshots to compress.")
 
 
 def _level(word: str) -> Compression:

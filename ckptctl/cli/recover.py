@@ -7,6 +7,7 @@ from typing import Final
 from ckptctl.cli.options import JsonOpt, QuietOpt
 from ckptctl.cli.session import Manner, emit, session
 from ckptctl.errors import ExitStatus
+from ckptctl.output import text
 
 STATUSES: Final = "Exit status: 0 nothing is left to mend; 3 something could not be mended; 11 locked."
 
@@ -20,5 +21,5 @@ def recover(json: JsonOpt = False, quiet: QuietOpt = False) -> int:
     with session(manner, repair=False) as app:
         recovered = app.repair()
     failed = [one for one in recovered if one.error]
-    words = "\n".join(one.sentence for one in recovered) or "Nothing is left to mend."
+    words = text.sentences(one.sentence for one in recovered) or "Nothing is left to mend."
     return emit(manner, "recover", recovered, words, ExitStatus.PARTIAL if failed else ExitStatus.DONE)

@@ -96,4 +96,4 @@ def _words(report: RestoreReport) -> str:
     ]
     lines.append(f"snapshot {report.id} of the run {report.run}, restored in {format_duration(report.restore_s)}")
     lines += [f"  {line}" for line in text.gpu_timings(report.gpu_timings)]
-    return "\n".join(lines)
+    return text.sentences(lines)

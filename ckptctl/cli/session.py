@@ -46,6 +46,9 @@ def session(
 
 
 def emit(manner: Manner, command: str, result: object, words: str, status: ExitStatus = ExitStatus.DONE) -> ExitStatus:
-    """Say the result in the manner asked for, and return the status; a result that is lost is no success."""
+    """Say the result in the manner asked for, and return the status; a result that is lost is no success.
+
+    `words` are shown as they are: `text.sentences` wraps what a terminal would break.
+    """
     said = text.say(document.success(command, result, status) if manner.json else words)
     return status if said or status is not ExitStatus.DONE else ExitStatus.BUG

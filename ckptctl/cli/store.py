@@ -42,7 +42,8 @@ def list_(run: RunOpt = None, store: StoreOpt = None, json: JsonOpt = False, qui
     now = datetime.now(UTC)
     where = f"{place} of the run {run}" if run else f"{place}"
     lines = [text.table(_COLUMNS, [_row(entry, now) for entry in entries]) if entries else f"No snapshots in {where}."]
-    lines += [f"{entry.id} is {_damage(entry)}: {entry.problem}" for entry in entries if entry.problem]
+    damaged = [f"{entry.id} is {_damage(entry)}: {entry.problem}" for entry in entries if entry.problem]
+    lines += [text.sentences(damaged)] if damaged else []
     return emit(manner, "list", [_summary(entry) for entry in entries], "\n".join(lines))
 
 
@@ -92,7 +93,7 @@ def verify(
             folders = [entry.folder for entry in (list_snapshots(place, run) if place else ())]
         verdicts = [check(folder, read_data=read_data, services=app.services) for folder in folders]
     sound = all(verdict.sound for verdict in verdicts)
-    words = "\n".join(line for verdict in verdicts for line in verdict.lines) or "No snapshots to verify."
+    words = text.sentences(line for verdict in verdicts for line in verdict.lines) or "No snapshots to verify."
     return emit(manner, "verify", verdicts, words, ExitStatus.DONE if sound else ExitStatus.INTEGRITY)
 
 
@@ -117,7 +118,7 @@ def rm(
     lines = [f"{removed.id} of the run {removed.run} is deleted for good."]
     lines += [f"  kept, since it is data of the job and not of the snapshot: {path}" for path in removed.kept]
     lines += [f"  warning: {warning}" for warning in removed.warnings]
-    return emit(manner, "rm", removed, "\n".join(lines))
+    return emit(manner, "rm", removed, text.sentences(lines))
 
 
 def _row(entry: Entry, now: datetime) -> list[str]:

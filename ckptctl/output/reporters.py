@@ -63,7 +63,8 @@ class PlainLines:
         """Write the event, unless it is of no interest here."""
         text = self._text(event)
         if text is not None:
-            output.write(self._stream, output.harmless(text) + "\n")
+            shown = output.wrapped(output.harmless(text), output.columns(self._stream))
+            output.write(self._stream, shown + "\n")
 
     def close(self) -> None:
         """Every line is out already."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ckptctl.supervise.overview import RunStatus, StoreStatus
 
 _CLEAR: Final = "\x1b[H\x1b[J"
+_HANGING: Final = " " * 9  # below what stands behind the title of a line
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_CHARACTERS: Final = 30
 _ALERTS_SHOWN: Final = 3
@@ -25,9 +26,10 @@ _GIVEN_UP: Final = "that was the third time at one step"
 
 
 def status_text(store: StoreStatus, now: datetime) -> str:
-    """All runs, and the disk that they share."""
-    blocks = ["\n".join(_run_lines(run, now)) for run in store.runs]
-    return "\n\n".join([*(blocks or ["There are no runs."]), _disk(store)])
+    """All runs, and the disk that they share; as wide as standard output where that is a terminal."""
+    width = stream.columns(sys.stdout)
+    blocks = ["\n".join(stream.wrapped(line, width, _HANGING) for line in _run_lines(run, now)) for run in store.runs]
+    return "\n\n".join([*(blocks or ["There are no runs."]), stream.wrapped(_disk(store), width)])
 
 
 def redraw(shown: str) -> bool:

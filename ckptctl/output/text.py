@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from ckptctl.store.manifest import CudaTiming, Gpu, Manifest
 
 _SHORTEST_PHASE_S: Final = 0.001
+_BELOW: Final = "    "
 # Steps whose names would be taken for something else.
 _STEPS: Final = {"freeze": "freeze (all of criu's work, with its start and end)"}
 
@@ -34,19 +34,16 @@ def error(failure: CkptctlError) -> str:
     if failure.hint:
         lines.append(f"  What to do: {failure.hint}")
     lines += [f"  {note}" for note in getattr(failure, "__notes__", ())]
-    return stream.harmless("\n".join(_for_terminal(lines))) + "\n"
+    width = stream.columns(sys.stderr)
+    # What another program said stays as it is.
+    shown = [line if line.startswith("  |") else stream.wrapped(line, width) for line in lines]
+    return stream.harmless("\n".join(shown)) + "\n"
 
 
-def _for_terminal(lines: Iterable[str]) -> Iterator[str]:
-    """The lines as standard error shows them: on a terminal sentences are wrapped, but nothing that may be copied."""
-    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    for line in lines:
-        if width is None or line.startswith("  |"):
-            yield line
-        else:
-            yield from textwrap.wrap(
-                line, max(width, 40), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
+def sentences(lines: Iterable[str]) -> str:
+    """Lines for standard output, wrapped where that is a terminal."""
+    width = stream.columns(sys.stdout)
+    return "\n".join(stream.wrapped(line, width) for line in lines)
 
 
 def say(text: str) -> bool:
@@ -62,29 +59,46 @@ def say(text: str) -> bool:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, cut: bool = False) -> str:
-    """A table; `columns` are titles with "left" or "right".
+    """A table; `columns` are titles with "left" or "right"; those with nothing in them are left out.
 
-    Nothing is cut, for what it shows is there to be copied; with `cut`, rows end with the line of a terminal.
+    Nothing is cut, for what it shows is there to be copied: on a terminal, the last cell of a row that is too long goes
+    on below it. With `cut`, rows end with the line of a terminal.
     """
-    width = shutil.get_terminal_size().columns if cut and sys.stdout.isatty() else None
-    titles = [title for title, _ in columns]
-    lines = [titles, *([stream.on_one_line(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    rendered = (
-        "  ".join(
-            cell.rjust(size) if side == "right" else cell.ljust(size)
-            for cell, size, (_, side) in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        for line in lines
+    width = stream.columns(sys.stdout)
+    cells = [[stream.on_one_line(cell) for cell in row] for row in rows]
+    used = [number for number in range(len(columns)) if any(row[number] for row in cells)]
+    sides = [columns[number][1] for number in used]
+    lines = [[row[number] for number in used] for row in ([title for title, _ in columns], *cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    end = _cut_off if cut else _carried_over
+    return "\n".join(end(_row(line, widths, sides), len(line[-1]), width) for line in lines)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], sides: Sequence[str]) -> str:
+    padded = (
+        cell.rjust(size) if side == "right" else cell.ljust(size)
+        for cell, size, side in zip(cells, widths, sides, strict=True)
     )
-    return "\n".join(line if width is None or len(line) <= width else f"{line[: width - 3]}..." for line in rendered)
+    return "  ".join(padded).rstrip()
+
+
+def _cut_off(line: str, _last: int, width: int | None) -> str:
+    return line if width is None or len(line) <= width else f"{line[: width - 3]}..."
+
+
+def _carried_over(line: str, last: int, width: int | None) -> str:
+    """The row of a table, its last cell (of this length) on lines of its own where it is too long."""
+    if width is None or len(line) <= width or not last:
+        return line
+    below = stream.wrapped(_BELOW + line[-last:], width, indent="")
+    return f"{line[:-last].rstrip()}\n{below}"
 
 
 def manifest_tree(manifest: Manifest, extra: Sequence[str]) -> str:
     """Everything that a person wants to know of a snapshot; `extra` are lines on where and how it stands."""
     taken = f"taken {manifest.created:%Y-%m-%d %H:%M:%S UTC} by ckptctl {manifest.ckptctl_version}"
     branches = [*((line, ()) for line in (*extra, taken)), *_sections(manifest)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = stream.columns(sys.stdout)
     return "\n".join([f"{manifest.id} of the run {manifest.run}", *_tree(branches, width)])
 
 

@@ -100,7 +100,9 @@ def read_entry(run: RunFolder, snapshot_id: str) -> Entry:
     try:
         manifest = manifest_json.read(folder.manifest)
     except (ManifestDamaged, ManifestTooNew) as error:
-        problem, too_new = error.message, isinstance(error, ManifestTooNew)
+        what = error.details.get("what")
+        problem = error.message if what is None else f"{folder.manifest.name}: {what}."
+        too_new = isinstance(error, ManifestTooNew)
     if manifest is not None and manifest.id != snapshot_id:
         problem = f"Its manifest is that of {manifest.id}."
         manifest = None

@@ -29,6 +29,11 @@ def with_fixed_age(listing: str) -> str:
     return re.sub(r" +(\d+[dhm]\d\d[hms]|age) ", " AGE ", listing)
 
 
+def words_of(listing: str) -> list[str]:
+    """All words but ages, which go on between two calls."""
+    return [word for word in listing.split() if not re.fullmatch(r"\d+[dhm]\d\d[hms]", word)]
+
+
 def test_the_list(ckptctl: CommandLine, add: Any) -> None:
     assert ckptctl("list").check().stdout == f"No snapshots in {ckptctl.store}.\n"
     add("train", 1, progress=Reached(12000))
@@ -44,6 +49,33 @@ def test_the_list(ckptctl: CommandLine, add: Any) -> None:
 def test_ids_are_whole_on_a_narrow_terminal(ckptctl: CommandLine, add: Any, on_terminal: Any) -> None:
     name = add("train", 1).name
     assert name in on_terminal("list", columns=20).check().stdout
+
+
+def test_rows_and_sentences_end_with_a_word_on_a_terminal(ckptctl: CommandLine, add: Any, on_terminal: Any) -> None:
+    add("train", 1, tags=("before-the-change", "another", "and-a-third-one"), progress=Reached(12000))
+    (add("train", 2) / "manifest.json").write_text("{")
+    whole = ckptctl("list").check().stdout
+    shown = on_terminal("list", columns=80).check().stdout
+    assert [line for line in shown.split("\n") if len(line) > 80] == []
+    assert words_of(shown) == words_of(whole)
+    verdicts = ("forget", "--keep-last", "5", "--keep-within", "3d", "--keep-epochs", "all", "--dry-run")
+    shown = on_terminal(*verdicts, columns=80).check().stdout
+    assert [line for line in shown.split("\n") if len(line) > 80] == []
+    assert words_of(shown) == words_of(ckptctl(*verdicts).check().stdout)
+    refused = on_terminal("rm", "nosuch", columns=60).check(4).stdout
+    assert [line for line in refused.split("\n") if len(line) > 60 and " " in line.strip()] == []
+
+
+def test_what_is_worth_knowing_is_wrapped_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    path = "/scratch/" + "long/" * 12
+    event = Caution(f"a file that the job has open cannot be seen: {path} is the one", "W_LATE")
+    for screen, expected in ((Screen(), 4), (io.StringIO(), 1)):
+        reporters.choose(json=False, quiet=False, verbose=False, stream=screen).report(event)
+        lines = screen.getvalue().splitlines()
+        assert len(lines) == expected
+        assert " ".join(line.strip() for line in lines) == f"warning: {event.text}"
+        assert any(path in line for line in lines)
 
 
 def test_the_tree(ckptctl: CommandLine, add: Any) -> None:
@@ -236,7 +268,7 @@ def test_reporters_do_not_raise_when_nobody_reads() -> None:
 def test_a_dump_on_a_terminal_leaves_only_what_is_worth_knowing(on_terminal: Any, start_job: Jobs) -> None:
     job = start_job(python("import time\nwhile True: print('.', flush=True); time.sleep(0.01)"))
     job.wait_for_lines(1)
-    shown = on_terminal("dump", "--pid", str(job.pid)).check().stdout
+    shown = on_terminal("dump", "--pid", str(job.pid), columns=300).check().stdout
     assert f"{CLEAR}  Looking at the job …" in shown
     left = [line.rpartition(CLEAR)[2] for line in shown.split("\n")]
     assert left[0] == f"The job (pid {job.pid}) was saved and has ended."
