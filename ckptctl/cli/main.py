@@ -112,7 +112,8 @@ def _other(command: str, error: Exception, *, json: bool) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "ckptctl"
         message = str(show()).strip()
-        usage = UsageError(message if message.endswith((".", "?")) else f"{message}.", hint=f"See `{path} --help`.")
+        hint = f"{_option_for(message, context)}See `{path} --help`."
+        usage = UsageError(message if message.endswith((".", "?")) else f"{message}.", hint=hint)
         _say_failure(command, usage, ExitStatus.USAGE, json=json)
         return ExitStatus.USAGE
     if json:
@@ -121,6 +122,15 @@ def _other(command: str, error: Exception, *, json: bool) -> int:
         traceback.print_exception(error)
         sys.stderr.write("ckptctl: This is a bug in ckptctl. Please report it with the lines above.\n")
     return ExitStatus.BUG
+
+
+def _option_for(message: str, context: object) -> str:
+    """With which option a word is given that stands alone on the command line; empty where that cannot be told."""
+    if not message.startswith("Got unexpected extra argument"):
+        return ""
+    known = {getattr(one, "name", None) for one in getattr(getattr(context, "command", None), "params", ())}
+    found = next((name for name in ("pid", "run") if name in known), None)
+    return {"pid": "A process is named with --pid PID. ", "run": "A run is named with --run NAME. ", None: ""}[found]
 
 
 def _say_failure(command: str, error: Exception, status: int, *, json: bool) -> None:

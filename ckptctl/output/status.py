@@ -22,7 +22,6 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _CURVE_CHARACTERS: Final = 30
 _ALERTS_SHOWN: Final = 3
 _AGAIN: Final = "the same command brings it back"
-_GIVEN_UP: Final = "that was the third time at one step"
 
 
 def status_text(store: StoreStatus, now: datetime) -> str:
@@ -86,6 +85,8 @@ def _run_lines(run: RunStatus, now: datetime) -> Iterator[str]:
 def _standing(run: RunStatus) -> str:
     pid = f" (pid {run.pid})" if run.pid is not None else ""
     again = f"`ckptctl restore latest --run {run.run}` brings it back" if run.watched else _AGAIN
+    where = "" if run.progress.step is None else f", at step {run.progress.step}"
+    then = f"that was the third time in a row{where}" if run.given_up else again
     words = {
         "running": f"running{pid}",
         "unattended": f"running{pid}, but nobody looks after it: run the same command again to take it over",
@@ -93,7 +94,8 @@ def _standing(run: RunStatus) -> str:
         "saved": f"saved and ended; {again}",
         "stopped": f"stopped; {again}",
         "finished": "finished",
-        "died": f"died {_how(run.exit_status)}; {_GIVEN_UP if run.given_up else again}",
+        "died": f"died {_how(run.exit_status)}; {then}",
+        "not started": "not started: its command cannot be run",
         "lost": f"killed together with its supervisor; {again}",
         "gone": "ended, and nobody saw how",
         "snapshots": "not under supervision",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.process import control
 from ckptctl.process.identity import NoSuchProcess, exists, identify
 from ckptctl.snapshot.services import Services
 from ckptctl.store import locks
+
+_ALL: Final = "It is the parent of everything here. Name the first process of the job: `ckptctl ps` lists the jobs."
+_OUTSIDE: Final = "Run ckptctl outside the job: from another shell, from cron, or with setsid --fork."
 
 
 class OwnTree(CkptctlError):
@@ -30,7 +34,7 @@ def alone_with(pid: int, services: Services) -> Iterator[None]:
     if services.owner.pid in {process.pid for process in tree}:
         raise OwnTree(
             f"Process {pid} is a parent of this ckptctl, which would freeze itself.",
-            hint="Run ckptctl outside the job: from another shell, from cron, or with setsid.",
+            hint=_ALL if pid == 1 else _OUTSIDE,
         )
     with locks.tree_lock(
         services.host_state.locks, tree, services.owner, wait_s=services.lock_wait_s, interrupt=services.interrupt

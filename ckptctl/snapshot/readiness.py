@@ -38,7 +38,7 @@ OWN_TREE: Final = Described(
     "own-tree",
     "processes",
     "A ckptctl that dumps the tree in which it runs would freeze itself.",
-    "Run ckptctl outside the job: from another shell, from cron, or with setsid.",
+    "Run ckptctl outside the job: from another shell, from cron, or with setsid --fork.",
 )
 SPACE: Final = Described(
     "space",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from ckptctl.errors import CkptctlError
@@ -22,6 +23,7 @@ from ckptctl.snapshot.standing import JobLeft
 from ckptctl.store.catalog import list_ids
 from ckptctl.store.manifest import Progress
 from ckptctl.supervise import supervision
+from ckptctl.supervise.launch import ProgramNotExecutable, ProgramNotFound
 from ckptctl.supervise.notify import Notification, NotifyEvent
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.prometheus import RunFacts
@@ -81,13 +83,14 @@ class Chronicle:
             return None
         return job.identity
 
-    def starts_anew(self, *, for_want_of_snapshots: bool) -> None:
-        """The job is about to start from the beginning: what happened to it before says nothing any more.
+    def starts_anew(self, cwd: Path, *, for_want_of_snapshots: bool) -> None:
+        """The job is about to start from the beginning in `cwd`: what happened before says nothing any more.
 
         But that it died counts where nobody wanted this: it may do so before its first snapshot each time.
         """
         self._change(
             begun=self._services.now(),
+            cwd=str(cwd),
             outdated=list_ids(self._care.run),
             command=self._command,
             deaths=self.state.deaths if for_want_of_snapshots else (),
@@ -198,10 +201,14 @@ class Chronicle:
         """The job is about to be ended on request: that it then ends well must not be taken for the end of its work."""
         self._change(state=RunState.STOPPED)
 
-    def could_not_begin(self) -> None:
-        """The job does not run, as far as anybody knows."""
-        if self.state.state is RunState.RUNNING:
-            self._change(state=RunState.STOPPED, job=None)
+    def could_not_begin(self, error: CkptctlError) -> None:
+        """The job does not run, as far as anybody knows; whoever has the error says it."""
+        if self.state.state is not RunState.RUNNING:
+            return
+        no_program = isinstance(error, (ProgramNotFound, ProgramNotExecutable))
+        if no_program:
+            self.state = self.state.with_alert(Alert(self._services.now(), error.code, error.message))
+        self._change(state=RunState.NOT_STARTED if no_program else RunState.STOPPED, job=None)
 
     def forget_deaths(self) -> None:
         """A person has been told of them; whoever starts the run again has mended it."""

@@ -31,6 +31,7 @@ class Standing(StrEnum):
     STOPPED = "stopped"
     FINISHED = "finished"
     DIED = "died"
+    NOT_STARTED = "not started"
     LOST = "lost"  # both the job and its supervisor were killed: the same command brings it back
     GONE = "gone"
     SNAPSHOTS = "snapshots"  # never supervised; snapshots are all that there is

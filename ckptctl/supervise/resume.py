@@ -79,15 +79,16 @@ class Before:
     """What was before.
 
     `outdated`: snapshots from before the run was last started from the beginning, which do not count. `command`: what
-    it was started with, empty where it never was. `living`: the root of its job as it was written down, which has no
-    keeper where others have started the job; None where it has ended. `on_root` hears of the root of a new tree before
-    the job runs.
+    it was started with, empty where it never was; `cwd`: in which folder, where that is known. `living`: the root of
+    its job as it was written down, which has no keeper where others have started the job; None where it has ended.
+    `on_root` hears of the root of a new tree before the job runs.
     """
 
     outdated: frozenset[str]
     command: tuple[str, ...]
     living: ProcessId | None
     on_root: Callable[[ProcessId], None]
+    cwd: str | None = None
 
 
 def begin(care: Care, wanted: Start, services: Services, before: Before) -> Begun:
@@ -124,7 +125,7 @@ def _take_over(care: Care, wanted: Start, services: Services, before: Before, ro
     forget_former_exit(care.run, root)
     job = Job(root, care.run.job_exit)
     services.reporter.report(Notice(f"The job of the run {care.run.name} still runs (pid {root.pid}): taken over."))
-    _say_other_command(wanted, services, before)
+    say_other_job(before.command, before.cwd, wanted, services)
     return Begun(job, Beginning.TAKEN_OVER, _sizes(care.run))
 
 
@@ -155,7 +156,7 @@ def _resume(care: Care, wanted: Start, services: Services, before: Before, ids: 
     at = f", at step {step}" if step is not None else ""
     text = f"The run {care.run.name} goes on from {chosen.manifest.id}{at} (pid {restored.root.pid})."
     services.reporter.report(Notice(text))
-    _say_other_command(wanted, services, before)
+    say_other_job(before.command, before.cwd, wanted, services)
     cut = {item.path: item.size_bytes for item in restored.report.rolled_back}
     job = Job(restored.root, care.run.job_exit, Watch(restored.root, care.run.job_exit, restored.child))
     return Begun(job, Beginning.RESTORED, {**sizes, **cut}, chosen.manifest.id, chosen.manifest.progress)
@@ -206,13 +207,20 @@ def _restore(chosen: select.Chosen, wanted: Start, care: Care, services: Service
     return restore(_request(chosen, wanted, new_pid_namespace=True), services)
 
 
-def _say_other_command(wanted: Start, services: Services, before: Before) -> None:
-    if before.command and before.command != wanted.command:
+def say_other_job(command: tuple[str, ...], cwd: str | None, wanted: Start, services: Services) -> None:
+    """Say that the run is that of another job than what is wanted now, by its command or the folder of its start."""
+    if command and command != wanted.command:
         text = (
-            f"The run goes on with the command that it was started with: {shlex.join(before.command)}. "
+            f"The run is that of the command that it was started with: {shlex.join(command)}. "
             "For the new one, start it from the beginning (--no-resume) or as a run of its own (--run)."
         )
         services.reporter.report(Caution(text, "W_OTHER_COMMAND"))
+    elif cwd not in (None, str(wanted.cwd)):
+        text = (
+            f"The run is that of the job that was started in {cwd}, not here in {wanted.cwd}. "
+            "For another job of the same name, start it as a run of its own (--run)."
+        )
+        services.reporter.report(Caution(text, "W_OTHER_FOLDER"))
 
 
 def _pids(processes: Iterable[ProcessId]) -> str:
@@ -229,7 +237,6 @@ def _request(chosen: select.Chosen, wanted: Start, *, new_pid_namespace: bool) -
         folder=chosen.folder,
         manifest=chosen.manifest,
         store=chosen.store,
-        verified=chosen.verified,
         files=wanted.files,
         new_pid_namespace=new_pid_namespace,
     )

@@ -58,7 +58,7 @@ def run(care: Care, wanted: Start, services: Services, signals: Signals) -> int:
     try:
         with claim(care.store, care.run, asked) as ours:
             chronicle = Chronicle(care, wanted.command, services)
-            before = _ended_before(care, chronicle) if wanted.resume else None
+            before = _ended_before(care, chronicle, wanted, asked) if wanted.resume else None
             if before is not None:
                 return before
             with listening(care):
@@ -79,7 +79,12 @@ class _Course:
     ours: Claim
 
 
-def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
+def _command_before(chronicle: Chronicle) -> tuple[str, ...]:
+    """What the run was started with; empty where it never was."""
+    return () if chronicle.state.begun is None else chronicle.state.command
+
+
+def _ended_before(care: Care, chronicle: Chronicle, wanted: Start, services: Services) -> int | None:
     """The exit status where nothing is to be run any more; None where there is.
 
     A job whose supervisor was killed may have come to its end since, and its keeper has written that down.
@@ -96,6 +101,7 @@ def _ended_before(care: Care, chronicle: Chronicle) -> int | None:
             return status if status in (ExitStatus.DONE, ExitStatus.DO_NOT_REQUEUE) else None
     if chronicle.state.state is RunState.FINISHED:
         chronicle.say(f"The run {run.name} has come to its end already; --no-resume starts it from the beginning.")
+        resume.say_other_job(_command_before(chronicle), chronicle.state.cwd, wanted, services)
         return ExitStatus.DONE
     return None
 
@@ -118,16 +124,16 @@ def _run_once(course: _Course, wanted: Start) -> Ending:
     snapshots = Snapshots(care.store, care.run.name, care.manner, care.around.hooks, services)
 
     def on_root(root: ProcessId) -> None:
-        chronicle.starts_anew(for_want_of_snapshots=wanted.resume)
+        chronicle.starts_anew(wanted.cwd, for_want_of_snapshots=wanted.resume)
         chronicle.began(JobRecord(root.pid, root.start_ticks, services.now()), Progress())
 
-    former = () if chronicle.state.begun is None else chronicle.state.command
-    before = resume.Before(frozenset(chronicle.state.outdated), former, chronicle.living, on_root)
+    former, cwd = _command_before(chronicle), chronicle.state.cwd
+    before = resume.Before(frozenset(chronicle.state.outdated), former, chronicle.living, on_root, cwd)
     asked = replace(snapshots.services(), interrupt=services.interrupt)
     try:
         begun = resume.begin(care, wanted, asked, before)
-    except CkptctlError:
-        chronicle.could_not_begin()
+    except CkptctlError as error:
+        chronicle.could_not_begin(error)
         raise
     root = begun.job.root
     record = JobRecord(root.pid, root.start_ticks, services.now(), begun.snapshot_id)

@@ -45,6 +45,7 @@ class RunState(StrEnum):
     FINISHED = "finished"  # the job has ended well by itself
     DIED = "died"  # the job has ended by itself, but not well
     LEFT = "left"  # the job runs, and its supervisor went away of its own accord
+    NOT_STARTED = "not started"  # its program is not there, or cannot be executed
     GONE = "gone"  # a job that was only watched has ended, who knows how
 
 
@@ -116,6 +117,7 @@ class Supervision:
     supervisor: Annotated[Owner, "the ckptctl that wrote this"]
     updated: Annotated[datetime, "when it was written"]
     begun: Annotated[datetime | None, "when the job was last started from the beginning; null if not by `run`"] = None
+    cwd: Annotated[str | None, "the folder in which that was; null if not by `run`"] = None
     outdated: Annotated[tuple[str, ...], "snapshots from before that, from which it is not resumed"] = ()
     job: Annotated[JobRecord | None, "the job; null once it has ended"] = None
     exit_status: Annotated[int | None, "how the job ended: its exit status, or -N for signal N"] = None
@@ -139,8 +141,8 @@ class Supervision:
         return dataclasses.replace(self, deaths=(*self.deaths, death)[-_DEATHS_KEPT:])
 
     def with_alert(self, alert: Alert) -> Supervision:
-        """Something came up; what is said again and again is kept once, with the newest time."""
-        others = tuple(one for one in self.alerts if (one.code, one.text) != (alert.code, alert.text))
+        """Something came up. What it says of what came up before is kept once, with the newest time."""
+        others = tuple(one for one in self.alerts if not alert.text.startswith(one.text))
         return dataclasses.replace(self, alerts=(*others, alert)[-_ALERTS_KEPT:])
 
     def with_sample(self, sample: Sample) -> Supervision:

@@ -47,6 +47,7 @@ FAILURES = {
     "no such process": (("dump", "--pid", NO_PID), ExitStatus.NO_PROCESS, "E_NO_PROCESS"),
     "no such process to look at": (("check", "--pid", NO_PID), ExitStatus.NO_PROCESS, "E_NO_PROCESS"),
     "own tree": (("dump", "--pid", str(os.getpid())), ExitStatus.USAGE, "E_OWN_TREE"),
+    "tree of everything": (("dump", "--pid", "1"), ExitStatus.USAGE, "E_OWN_TREE"),
     "nothing matched": (("show", "tag:frobnicate"), ExitStatus.NOTHING_MATCHED, "E_NOTHING_MATCHED"),
     "nothing to restore": (("restore", "step:1"), ExitStatus.NOTHING_MATCHED, "E_NOTHING_MATCHED"),
     "ambiguous": (("show", "2026"), ExitStatus.NOTHING_MATCHED, "E_AMBIGUOUS"),

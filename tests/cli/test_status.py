@@ -173,12 +173,23 @@ def test_a_run_that_dies_again_and_again_is_given_up(ckptctl: CommandLine) -> No
     assert "gpt: died with exit status 3; the same command brings it back" in ckptctl("status").check().stdout
     ckptctl(*words).check(3)
     ckptctl(*words).check(93)
-    assert "gpt: died with exit status 3; that was the third time at one step" in ckptctl("status").check().stdout
+    said = ckptctl("status").check().stdout
+    assert "gpt: died with exit status 3; that was the third time in a row, at step 7" in said
+    assert said.count("  ! ") == 1, "the three deaths are one thing to know"
+
+
+def test_a_command_that_is_not_there_is_not_said_to_come_back(ckptctl: CommandLine) -> None:
+    ckptctl("run", "--run", "gpt", "--", "no-such-program").check(127)
+    said = ckptctl("status").check().stdout
+    assert "gpt: not started: its command cannot be run" in said
+    assert "no-such-program cannot be started: No such file or directory." in said
+    assert "brings it back" not in said
 
 
 def test_nothing_to_show(ckptctl: CommandLine) -> None:
     ckptctl("status").check(10)
     assert "needs a terminal" in ckptctl("status", "--live").check(2).stderr
+    assert "A run is named with --run NAME." in ckptctl("status", "gpt").check(2).stderr
 
 
 @pytest.mark.requires_criu

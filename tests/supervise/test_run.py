@@ -37,7 +37,7 @@ def test_the_status_of_the_job_is_that_of_run(command: str, status: int, record:
 
 def test_a_program_that_is_not_there_is_no_run(supervise: Supervised) -> None:
     assert supervise(job=["/no/such/program"]).wait() == 127
-    assert supervise.record.state == "stopped"
+    assert supervise.record.state == "not started"
     assert supervise.record.job is None
     supervise(job=shell("exit 0")).check(0)
 
@@ -93,6 +93,11 @@ def test_what_was_finished_is_not_run_again(supervise: Supervised) -> None:
     again = supervise(job=trains(15, 0.02)).check(0)
     assert "has come to its end already; --no-resume starts it from the beginning" in again.said
     assert supervise.log() == log
+    (other := supervise.folder / "other").mkdir()
+    assert (
+        f"started in {supervise.folder}, not here in {other}"
+        in supervise(job=trains(15, 0.02), cwd=other).check(0).said
+    )
     anew = supervise("--no-resume", job=trains(15, 0.02)).check(0)
     assert "starts from the beginning, as asked" in anew.said
     assert supervise.log() == log + log
@@ -303,7 +308,7 @@ def test_a_record_that_is_damaged_holds_up_nothing(text: str, supervise: Supervi
 @pytest.mark.parametrize("way", ["closed", "gone", "full"])
 def test_nobody_listens(way: str, supervise: Supervised) -> None:
     """Standard output and error lead nowhere: closed, to a reader that is gone, to a disk that is full."""
-    words = [str(PROGRAM), "run", "--run", "gpt", "--every", "10steps", "--", *JOB]
+    words = [str(PROGRAM), "run", "--run", "gpt", "--every", "5steps", "--", *trains(100, 0.02)]
     redirection = {"closed": ">&- 2>&-", "gone": "", "full": ">/dev/full 2>/dev/full"}[way]
     line = f'exec "$@" {redirection}'
     environment = {**supervise.environment}
@@ -317,7 +322,7 @@ def test_nobody_listens(way: str, supervise: Supervised) -> None:
         process.stdout.close()
         process.stderr.close()
     assert process.wait(60) == 0
-    assert supervise.log() == log_of(60)
+    assert supervise.log() == log_of(100)
     assert len(supervise.snapshots) >= 2
     assert "has come to its end" in (supervise.run.output / "ckptctl.log").read_text()
 
@@ -327,7 +332,7 @@ def test_a_different_command_is_said_not_run(supervise: Supervised) -> None:
     supervise.save_each(first, 1, every=5)
     supervise.kill_all()
     second = supervise(job=["echo", "something else"]).check(0)
-    assert "goes on with the command that it was started with: " in second.said
+    assert "is that of the command that it was started with: " in second.said
     assert supervise.log() == log_of(60)
     assert supervise.record.command == JOB
 
