@@ -26,7 +26,7 @@ from ckptctl.output import text
 from ckptctl.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from ckptctl.snapshot.restore_request import RestoreReport
+    from ckptctl.snapshot.restore_request import Restored, RestoreReport
 
 STATUSES: Final = (
     "Exit status: 0 runs again; 2 usage; 4 no such snapshot; 5 something stands in the way; 9 failed; 10 store; "
@@ -59,7 +59,7 @@ def restore(
     from ckptctl.cuda.gpu_map import parse_wish
     from ckptctl.snapshot.restore import restore as bring_back
     from ckptctl.snapshot.restore_request import RestoreRequest
-    from ckptctl.snapshot.select import choose
+    from ckptctl.snapshot.select import Chosen, restore_chosen
     from ckptctl.snapshot.supervise import Supervisor
 
     manner = Manner(json, quiet, verbose)
@@ -69,19 +69,21 @@ def restore(
         if wait:
             held.enter_context(supervisor.listening())
         app = held.enter_context(session(manner, store=store, lock_wait=lock_wait))
-        chosen = choose(app.store_if_any(), snapshot, run, app.services)
-        request = RestoreRequest(
-            folder=chosen.folder,
-            manifest=chosen.manifest,
-            store=chosen.store,
-            verified=chosen.verified,
-            files=mode,
-            new_pid_namespace=new_pid_namespace,
-            attached=wait,
-            gpu_map=tuple(parse_wish(text) for text in gpu_map or ()),
-            criu_options=tuple(criu_option or ()),
-        )
-        restored = bring_back(request, app.services)
+
+        def bring(chosen: Chosen) -> Restored:
+            request = RestoreRequest(
+                folder=chosen.folder,
+                manifest=chosen.manifest,
+                store=chosen.store,
+                files=mode,
+                new_pid_namespace=new_pid_namespace,
+                attached=wait,
+                gpu_map=tuple(parse_wish(text) for text in gpu_map or ()),
+                criu_options=tuple(criu_option or ()),
+            )
+            return bring_back(request, app.services)
+
+        restored = restore_chosen(app.store_if_any(), snapshot, run, app.services, bring)
         app.reporter.close()  # from here the terminal may be the job's
         said = emit(manner, "restore", restored.report, _words(restored.report))
         return supervisor.wait(restored, app.interrupt.received) if wait else said

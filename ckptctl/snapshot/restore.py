@@ -100,15 +100,11 @@ class _Restore:
             if isinstance(error, SnapshotDamaged):
                 note_verification(self.request.folder, sound=False, services=services)
             raise
-        if self.memory_read and self.is_unverified():
+        if self.memory_read:
             note_verification(self.request.folder, sound=True, services=services)
         return Restored(self._report(), self.root, self.child)
 
     # The steps, in order.
-
-    def is_unverified(self) -> bool:
-        """Whether the images have not been read yet, to choose this snapshot."""
-        return not self.request.verified
 
     def check_images(self) -> None:
         """Read every byte of the images against its digest; memory in a container is checked as criu gets it."""
@@ -382,7 +378,7 @@ def _pids_taken(numbers: tuple[int, ...]) -> PidsTaken:
 _STEPS: Final = (
     Step("claim", "Waiting for the process ids", _Restore.claim),
     Step("check", "Comparing this machine with that of the dump", _Restore.check),
-    Step("verify", "Checking the images", _Restore.check_images, when=_Restore.is_unverified),
+    Step("verify", "Checking the images", _Restore.check_images),
     Step("prepare", "Opening the journal", _Restore.prepare, undo=_Restore.close_journal),
     Step("files", "Putting files back to their size", _Restore.move_files, undo=_Restore.put_files_back),
     Step("restore", "Restoring the job", _Restore.bring_up, undo=_Restore.take_down),

@@ -19,14 +19,12 @@ from ckptctl.store.manifest import CudaTiming, Manifest
 class RestoreRequest:
     """What is asked for; the manifest is that of the snapshot, `store` the one in which it is, if any.
 
-    `verified`: every byte was read already, to choose it.
     `attached`: the caller stays and supervises the job.
     """
 
     folder: SnapshotFolder
     manifest: Manifest
     store: Store | None = None
-    verified: bool = False
     files: rollback.Mode = rollback.Mode.ROLL_BACK
     new_pid_namespace: bool = False
     attached: bool = False

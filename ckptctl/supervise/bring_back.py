@@ -217,9 +217,10 @@ def _restore(duty: Duty, services: Services) -> None:
     """Bring a job back that was only watched; what looks after it then finds it at the pid that it had."""
     from ckptctl.snapshot.restore import restore
 
-    chosen = select.choose(Store(duty.store), "latest", duty.run, services)
-    request = RestoreRequest(chosen.folder, chosen.manifest, chosen.store, verified=chosen.verified)
-    restore(request, services)
+    def bring_back(chosen: select.Chosen) -> None:
+        restore(RestoreRequest(chosen.folder, chosen.manifest, chosen.store), services)
+
+    select.restore_chosen(Store(duty.store), "latest", duty.run, services, bring_back)
 
 
 def _log(duty: Duty) -> Path:

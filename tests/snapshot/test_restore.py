@@ -223,12 +223,20 @@ def test_every_damaged_image_is_named_and_refused(damage: str, counting: Shape, 
     ckptctl("restore", entry["id"]).check()
 
 
-def test_a_damaged_latest_falls_back_to_backup_and_says_so(counting: Shape, ckptctl: CommandLine) -> None:
+@pytest.mark.parametrize("where", ["its end", "its middle"])
+def test_a_damaged_latest_falls_back_to_backup_and_says_so(where: str, counting: Shape, ckptctl: CommandLine) -> None:
+    """Damage in the middle is found only when criu has been given what lies before it."""
     ckptctl("dump", "--pid", str(counting.pid), "--leave-running").check()
     ckptctl("dump", "--pid", str(counting.pid)).check()
     older, newer = ckptctl.json("list")["result"]
     pages = Path(newer["folder"], "images/pages.blocks")
-    pages.write_bytes(pages.read_bytes()[:-1])
+    whole = bytearray(pages.read_bytes())
+    if where == "its end":
+        del whole[-1]
+    else:
+        whole[len(whole) // 2] ^= 1
+    pages.unlink()  # what it shares with the older one stays as it is
+    pages.write_bytes(whole)
     restored = ckptctl("restore", "latest").check()
     assert "is damaged" in restored.stderr
     assert older["id"] in restored.stdout
