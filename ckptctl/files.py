@@ -15,6 +15,7 @@ from ckptctl.errors import CkptctlError, ExitStatus
 PRIVATE_FOLDER: Final = 0o700
 PRIVATE_FILE: Final = 0o600
 RESERVED_BYTES: Final = 4096
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
@@ -105,11 +106,22 @@ def write_into(reserved: Path, path: Path, data: bytes) -> bool:
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Let the symbolic link `link` point to `target`, by one rename. Raises FileTrouble."""
+    """Let the symbolic link `link` point to `target`, by one rename where there is room.
+
+    Raises FileTrouble and NoSpace.
+    """
     temporary = link.with_name(f".{link.name}.{os.urandom(4).hex()}")
     try:
-        temporary.symlink_to(target)
-        temporary.rename(link)
+        try:
+            temporary.symlink_to(target)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            # Where no inodes are left the former link has one. Killed in between, there is none until the next time.
+            link.unlink()
+            link.symlink_to(target)
+        else:
+            temporary.rename(link)
         fsync_folder(link.parent)
     except OSError as error:
         with suppress(OSError):
@@ -185,7 +197,7 @@ def free_bytes(folder: Path) -> int:
 def trouble(error: OSError, what: str) -> CkptctlError:
     """The error of ours for an OSError: NoSpace for a full disk or quota, FileTrouble else."""
     message = f"{what}: {error.strerror or error}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return NoSpace(message, hint="Free space there, or choose another place with --store or --to.")
     return FileTrouble(message, hint="Check the permissions and the file system of that path.")
 

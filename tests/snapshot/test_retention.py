@@ -334,19 +334,23 @@ def test_prune_gives_back_space_on_a_full_disk(ckptctl: CommandLine, lacking: st
         assert list_ids(store.run("gpt")) == tuple(made[2:])
 
 
-def test_snapshots_are_removed_on_a_full_disk(ckptctl: CommandLine) -> None:
-    with tmpfs(ckptctl.store, "size=8m"):
+@pytest.mark.parametrize("fill_up", [fill, use_up_inodes], ids=["bytes", "inodes"])
+def test_snapshots_are_removed_on_a_full_disk(
+    ckptctl: CommandLine, owner: Owner, fill_up: Callable[[Path], None]
+) -> None:
+    with tmpfs(ckptctl.store, "size=8m,nr_inodes=400"):
         store = create_store(ckptctl.store)
-        made = [add(store, number) for number in range(4)]
-        fill(store.path)
-        with open(store.path / "more", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            file.write(b"x")
-        ckptctl("forget", "--keep-last", "2").check()
+        made = [add(store, number) for number in range(5)]
+        with holding(store, Intent.APPEND, owner):  # as the dumps did
+            pass
+        fill_up(store.path)
+        with pytest.raises(OSError, match="No space"):
+            (store.path / "more").write_bytes(b"x")
+        ckptctl("forget", "--keep-last", "3").check()
         assert list_ids(store.run("gpt")) == tuple(made[2:])
-        fill(store.path)
-        ckptctl("rm", made[2]).check()
-        assert list_ids(store.run("gpt")) == (made[3],)
-        fill(store.path)
+        ckptctl("rm", "latest").check()
+        assert list_ids(store.run("gpt")) == tuple(made[2:4])
+        assert store.run("gpt").latest.readlink() == Path(made[3])
         ckptctl("prune").check()
         assert list(store.trash.iterdir()) == []
         assert [path.name for path in store.locks.iterdir() if path.suffix] == []
