@@ -19,6 +19,7 @@ from ckptctl.store.manifest import Manifest, ProcessRecord
 BESIDE: Final = "restore a second one beside it with --new-pid-namespace: both then write to the same files"
 # Somebody may just have killed it; the kernel marks it as ending as soon as it gets to run.
 _ENDING_S: Final = 0.5
+_POLL_S: Final = 0.1
 
 
 class JobRuns(CkptctlError):
@@ -41,14 +42,23 @@ def require_absent(manifest: Manifest, store: Store | None, services: Services) 
             hint=f"End it first (kill {root.pid}), or {BESIDE}.",
             details={"pid": root.pid},
         )
-    if store is None:
-        return
-    attended = locks.in_the_way(store.locks, [locks.supervision_of(manifest.run)], services.owner)
+    if store is not None:
+        _require_unattended(manifest.run, store, services)
+
+
+def _require_unattended(run: str, store: Store, services: Services) -> None:
+    def attendance() -> Locked | None:
+        return locks.in_the_way(store.locks, [locks.supervision_of(run)], services.owner)
+
+    # The supervisor of a job that has just ended notices that in a moment.
+    wait_s = max(services.lock_wait_s, _ENDING_S)
+    control.wait_until(lambda: attendance() is None, timeout_s=wait_s, interrupt=services.interrupt, poll_s=_POLL_S)
+    attended = attendance()
     if attended is not None:
-        away = f"; {attended.hint}" if attended.details.get("out_of_sight") else "."
+        away = f" {attended.hint}" if attended.details.get("out_of_sight") else ""
         raise Locked(
             f"{attended.message} Its job is brought back by that, and by nobody beside it.",
-            hint=f"End that first, or {BESIDE}{away}",
+            hint=f"End that first, or {BESIDE}.{away}",
             details=attended.details,
         )
 
@@ -70,7 +80,7 @@ def running(manifest: Manifest) -> ProcessId | None:
 
 def _lives(process: ProcessRecord) -> bool:
     try:
-        same = command_words(process.pid) == process.cmdline
-        return same and not read_stat(f"/proc/{process.pid}/stat").is_ending
+        words = command_words(process.pid)
+        return words != () and words == process.cmdline and not read_stat(f"/proc/{process.pid}/stat").is_ending
     except Vanished:
         return False

@@ -18,6 +18,7 @@ from ckptctl.schedule.conditions import retry_after_s
 from ckptctl.schedule.decision import decide, fresh_alerts, observed, told
 from ckptctl.schedule.history import History, Taken, snapshot_ended, snapshot_failed
 from ckptctl.schedule.observation import Observation, Request
+from ckptctl.schedule.wording import brief
 from ckptctl.snapshot.recover import recover
 from ckptctl.snapshot.retention import apply_retention
 from ckptctl.snapshot.services import Services
@@ -170,7 +171,7 @@ class Supervisor:
                 return error  # it came to its end meanwhile, which is looked at next
             self.history = snapshot_failed(self.history, time.monotonic(), error.message)
             self._chronicle.remember(self.history)
-            again = format_duration(retry_after_s(self.history.failures.count)) if self.history.failures else ""
+            again = brief(retry_after_s(self.history.failures.count)) if self.history.failures else ""
             self._chronicle.failed(error, "" if order.last else f"The next one is tried in {again}.")
             if not isinstance(error, Prevented):
                 self._mend()

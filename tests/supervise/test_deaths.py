@@ -100,6 +100,7 @@ def test_a_snapshot_that_fails_is_told_and_the_job_goes_on(supervise: Supervised
     ran.check(0)
     assert supervise.log() == log_of(60)
     # It is tried again after a while, not at every look.
+    assert "The next one is tried in 1m" in ran.said
     assert ran.said.count("criu could not dump the job") == 1
     assert supervise.record.failures_count == 1
     supervise.require_nothing_left()

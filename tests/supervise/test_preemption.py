@@ -149,6 +149,9 @@ def test_a_job_that_cannot_be_saved_now_is_ended_where_it_has_a_snapshot(supervi
     second.signal(signal.SIGTERM)
     second.check(75)
     assert f"it goes on from step {supervise.progress(newest).step}, and " in second.said
+    alerts = {alert.code: alert.text for alert in supervise.record.alerts}
+    assert "W_NOT_SAVED" in alerts
+    assert not [text for text in alerts.values() if "runs on" in text], "it has ended"
     assert supervise.snapshots[-1] == newest
     supervise(job=JOB).check(0)
     assert supervise.log() == log_of(STEPS)
