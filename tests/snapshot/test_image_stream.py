@@ -57,7 +57,7 @@ def test_memory_is_in_the_container_and_comes_back(counting: Shape, ckptctl: Com
 
 
 def test_files_of_criu_where_they_are_asked_for(counting: Shape, ckptctl: CommandLine) -> None:
-    said = ckptctl("dump", "--pid", str(counting.pid), "--images", "directory").check().stdout
+    said = ckptctl("dump", "--pid", str(counting.pid), "--images", "directory", "-v").check().stdout
     assert "of memory\n" in said, "and none of it for buffers"
     assert container_of(ckptctl) is None
     assert list(images_of(ckptctl).glob("pages-*.img"))
