@@ -21,7 +21,7 @@ class ImageOptions:
             "--aim",
             metavar="auto|durable|pause",
             help="Soon on the disk with little memory, or the shortest pause of a job that goes on with up to half of "
-            "the free memory; auto: that with up to a quarter.",
+            "the free memory; auto: that with up to a quarter, and only what the kernel gives at once.",
             show_default="auto",
         ),
     ] = None

@@ -9,12 +9,14 @@ import mmap
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
 _MOST_POPULATING: Final = 4
+_FETCHED_AT_ONCE_BYTES: Final = 16 << 20
 # What a file system says that does not know O_DIRECT; some say it only when the file is written to.
 _NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 _MOST_PIECES: Final = os.sysconf("SC_IOV_MAX")
@@ -26,37 +28,71 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
-def allocate(size_bytes: int, *, populate: bool) -> memoryview:
-    """Memory of our own, at a page's start. `populate`: its pages are there at once. Raises OSError."""
+def allocate(size_bytes: int) -> memoryview:
+    """Memory of our own, at a page's start; its pages come when they are first used. Raises OSError."""
+    return memoryview(_map(size_bytes))
+
+
+def fetch(size_bytes: int, *, least_bytes: int, limit_s: float) -> memoryview:
+    """Memory of our own whose pages are there: `least_bytes`, and of the rest what comes within `limit_s`.
+
+    On a kernel before 5.14 all of it, with pages that come when they are first used. Raises OSError.
+    """
+    memory = _map(size_bytes)
+    try:
+        fetched = _populate(memory, least_bytes, limit_s)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fetched = size_bytes
+    return memoryview(memory)[:fetched]
+
+
+def _map(size_bytes: int) -> mmap.mmap:
     memory = mmap.mmap(-1, size_bytes)
     try:
         memory.madvise(mmap.MADV_HUGEPAGE)
-        if populate:
-            _populate(memory)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a kernel without it: pages come when they are first used, and are small
+        if error.errno != errno.EINVAL:  # a kernel without them: pages are small
             raise
-    return memoryview(memory)
+    return memory
 
 
-def _populate(memory: mmap.mmap) -> None:
-    """Fetch its pages from the kernel, which clears them: by several threads, and while other threads of ours run."""
+def _populate(memory: mmap.mmap, least_bytes: int, limit_s: float) -> int:
+    """Fetch pages from the kernel, which clears them, from the first on; how many bytes those are that are there.
+
+    By several threads, and while other threads of ours run.
+    """
     start, size_bytes = ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory)
-    count = min(_MOST_POPULATING, len(os.sched_getaffinity(0)))
-    share = -(-size_bytes // (count * mmap.PAGESIZE)) * mmap.PAGESIZE
+    deadline = time.monotonic() + limit_s
+    offsets = iter(range(0, size_bytes, _FETCHED_AT_ONCE_BYTES))
     errors: list[int] = []
+    fetched = 0
+    lock = threading.Lock()
 
-    def fetch(offset: int) -> None:
-        if _libc.madvise(start + offset, min(share, size_bytes - offset), _POPULATE_WRITE) != 0:
-            errors.append(ctypes.get_errno())
+    def next_piece() -> tuple[int, int] | None:
+        nonlocal fetched
+        with lock:
+            if errors or (fetched >= least_bytes and time.monotonic() > deadline):
+                return None
+            if (offset := next(offsets, None)) is None:
+                return None
+            fetched = min(offset + _FETCHED_AT_ONCE_BYTES, size_bytes)
+            return start + offset, fetched - offset
 
-    threads = [threading.Thread(target=fetch, args=(offset,)) for offset in range(0, size_bytes, share)]
+    def work() -> None:
+        while (piece := next_piece()) is not None:
+            if _libc.madvise(*piece, _POPULATE_WRITE) != 0:
+                errors.append(ctypes.get_errno())
+
+    threads = [threading.Thread(target=work) for _ in range(min(_MOST_POPULATING, len(os.sched_getaffinity(0))))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
         raise OSError(errors[0], os.strerror(errors[0]))
+    return fetched
 
 
 def is_zero(piece: memoryview) -> bool:

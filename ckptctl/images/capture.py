@@ -6,6 +6,7 @@ write; when the disk is slower than CRIU all buffers are full, and CRIU waits. H
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -41,6 +42,20 @@ class _GivenUp(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Buffers:
+    """The memory for a capture: `memory_bytes` at most, and no fewer than LEAST_BUFFERS buffers.
+
+    `limit_s`: how long the kernel may take to give that memory; what has not come by then is done without.
+    `whole_bytes`: what will come, for a job that runs on as soon as it has. Where the buffers hold all of it, it is
+    checked and written from then on, or when there is no room for more.
+    """
+
+    memory_bytes: int
+    limit_s: float = math.inf
+    whole_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Filled:
     """A buffer with a part of an image in it."""
 
@@ -60,23 +75,16 @@ class Capture:
         self,
         images: Path,
         logs: Path,
+        buffers: Buffers,
         *,
-        memory_bytes: int,
         compression: Compression = Compression.OFF,
         known: Known | None = None,
-        patient: bool = False,
     ) -> None:
-        """Listen in `images`; the pool takes `memory_bytes` at most (no fewer than LEAST_BUFFERS buffers).
-
-        `patient`: memory that has come is checked and written when the job runs on, or when there is no room for more.
-
-        Raises files.FileTrouble, files.NoSpace and ZstdMissing.
-        """
+        """Listen in `images`. Raises files.FileTrouble, files.NoSpace and ZstdMissing."""
         self._images = images
         self._failure: BaseException | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._patient = patient
         self._taken_bytes = 0
         self._pages_bytes = 0
         self._drained = False
@@ -91,7 +99,8 @@ class Capture:
             self._closing.append(self._address.close)
             self._writer = Writer(images / container.FILE_NAME, compression, known)
             self._closing.append(self._writer.close)
-            self._pool = Pool(memory_bytes, least=LEAST_BUFFERS)
+            self._pool = Pool(buffers.memory_bytes, least=LEAST_BUFFERS, limit_s=buffers.limit_s)
+            self._patient = buffers.whole_bytes is not None and buffers.whole_bytes <= self._pool.size_bytes
             self._begin()
         except OSError as error:
             self.close()

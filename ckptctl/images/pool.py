@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Final
 
@@ -24,12 +25,12 @@ class Pool:
     or one buffer for each that is filled at the same time.
     """
 
-    def __init__(self, memory_bytes: int, *, least: int) -> None:
-        """Its memory is there when this returns. Raises OSError."""
-        self._count = max(least, memory_bytes // GROUP_BYTES)
-        size_bytes = self._count * GROUP_BYTES
-        memory = blockfile.allocate(size_bytes, populate=True)
-        self._free = [memory[start : start + GROUP_BYTES] for start in range(0, size_bytes, GROUP_BYTES)]
+    def __init__(self, memory_bytes: int, *, least: int, limit_s: float = math.inf) -> None:
+        """Its memory is there when this returns: what of it comes within `limit_s`. Raises OSError."""
+        wanted_bytes = max(least, memory_bytes // GROUP_BYTES) * GROUP_BYTES
+        memory = blockfile.fetch(wanted_bytes, least_bytes=least * GROUP_BYTES, limit_s=limit_s)
+        self._count = len(memory) // GROUP_BYTES
+        self._free = [memory[start : start + GROUP_BYTES] for start in range(0, self.size_bytes, GROUP_BYTES)]
         self._changed = threading.Condition()
         self._filling = 0
         self._closed = False
@@ -47,7 +48,7 @@ class Pool:
             if self._closed:
                 raise PoolClosed
             if not self._free:
-                self._free.append(blockfile.allocate(GROUP_BYTES, populate=False))
+                self._free.append(blockfile.allocate(GROUP_BYTES))
                 self._count += 1
             self._filling += 1
             self._changed.notify_all()

@@ -94,7 +94,7 @@ class Reader:
     def _checked(self, blocks: Iterable[Block], unread: Callable[[], int] = lambda: 0) -> Iterator[memoryview]:
         windows = _windows(blocks)
         # Memory that is not used is not there: most windows need half of it.
-        free = deque(blockfile.allocate(_ROOM_BYTES, populate=False) for _ in range(_AHEAD))
+        free = deque(blockfile.allocate(_ROOM_BYTES) for _ in range(_AHEAD))
         reading: deque[tuple[Future[list[memoryview]], memoryview]] = deque()
         passed: deque[tuple[int, memoryview]] = deque()  # with where it ended in the contents
         end = 0
@@ -104,7 +104,7 @@ class Reader:
             while passed and passed[0][0] <= read:
                 free.append(passed.popleft()[1])
             if not free and not reading:
-                free.append(blockfile.allocate(_ROOM_BYTES, populate=False))
+                free.append(blockfile.allocate(_ROOM_BYTES))
             while free and (window := next(windows, None)) is not None:
                 buffer = free.popleft()
                 reading.append((self._threads.submit(self._contents, window, buffer), buffer))
@@ -184,7 +184,7 @@ class Reader:
             raise damaged(f"the block at byte {block.offset_bytes}{self._of(block)} is not there")
 
     def _gap(self, start: int, end: int) -> memoryview:
-        page = blockfile.allocate(ALIGNMENT, populate=False)
+        page = blockfile.allocate(ALIGNMENT)
         first = start // ALIGNMENT * ALIGNMENT
         self._read(Block(start, 0, 0, Codec.RAW, 0, b""), first, end, page)
         return page[start - first : end - first]
@@ -223,7 +223,7 @@ def open_pack(path: Path, pack_id: bytes) -> int:
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
-        page = blockfile.allocate(ALIGNMENT, populate=False)
+        page = blockfile.allocate(ALIGNMENT)
         try:
             size = blockfile.read_all(descriptor, page, 0)
         except OSError as error:

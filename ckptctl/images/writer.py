@@ -132,7 +132,7 @@ class Writer:
             self._descriptor = -1
 
     def _write_header(self) -> None:
-        piece = blockfile.allocate(ALIGNMENT, populate=False)
+        piece = blockfile.allocate(ALIGNMENT)
         piece[:] = container.header(self._packs[0].id)
         blockfile.write_all(self._descriptor, [piece], 0)
 
@@ -213,7 +213,7 @@ class _Own(threading.local):
     """What each thread has for itself."""
 
     def __init__(self) -> None:
-        self.buffer = blockfile.allocate(GROUP_BYTES, populate=False)
+        self.buffer = blockfile.allocate(GROUP_BYTES)
 
 
 def _without_copying(buffer: memoryview, spans: list[tuple[int, int]]) -> list[memoryview]:

@@ -165,7 +165,7 @@ def _stored_pieces(reader: Reader, image: StoredImage, meter: Meter) -> Iterator
 
 
 def _fill_container(source: Path, writer: Writer, found: Images, meter: Meter) -> Sealed:
-    buffer = blockfile.allocate(container.GROUP_BYTES, populate=False)
+    buffer = blockfile.allocate(container.GROUP_BYTES)
     try:
         if found.container is not None:
             with Reader(source / found.container.name) as reader:

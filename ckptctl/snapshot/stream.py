@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from ckptctl.snapshot.former import known_by
 from ckptctl.snapshot.ways import Aim, Way
 
 if TYPE_CHECKING:
-    from ckptctl.images.capture import Capture
+    from ckptctl.images.capture import Buffers, Capture
     from ckptctl.images.known import Known
     from ckptctl.images.levels import Compression
     from ckptctl.images.serve import Serving
@@ -35,6 +36,10 @@ _LEAST_BYTES: Final = 64 << 20
 # What of the free memory a job that waits for nothing but its pages may borrow.
 _SHARES: Final = {Aim.AUTO: 0.25, Aim.PAUSE: 0.5}
 _MARGIN: Final = 1.05
+# With aim AUTO. A kernel that has memory at hand gives 5 GiB and more in a second; one that has to get it from a host
+# first may take longer than the disk, and a snapshot that much later is worth more than a shorter pause.
+_LEAST_LIMIT_S: Final = 0.1
+_LIMIT_S_PER_BYTE: Final = 0.25 / (1 << 30)
 
 
 def obstacle(folder: Path) -> str | None:
@@ -61,14 +66,17 @@ class Room:
     wanted_bytes: int
     free_bytes: int
 
-    def buffer_bytes(self, aim: Aim) -> int:
+    def buffers(self, aim: Aim) -> Buffers:
         """What to take of it."""
-        allowed = round(self.free_bytes * _SHARES.get(aim, 0))
-        return max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed))
+        from ckptctl.images.capture import Buffers
 
-    def is_patient(self, aim: Aim) -> bool:
-        """Whether all of the job fits into memory, and nothing else is worth doing until it runs on."""
-        return aim is not Aim.DURABLE and 0 < self.wanted_bytes <= self.buffer_bytes(aim)
+        allowed = round(self.free_bytes * _SHARES.get(aim, 0))
+        return Buffers(
+            memory_bytes=max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed)),
+            # What is waited for here comes before the pause, and is no part of it.
+            limit_s=_LEAST_LIMIT_S + self.wanted_bytes * _LIMIT_S_PER_BYTE if aim is Aim.AUTO else math.inf,
+            whole_bytes=None if aim is Aim.DURABLE or not self.wanted_bytes else self.wanted_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +128,9 @@ def listening(
         capture = Capture(
             folder.images,
             folder.logs,
-            memory_bytes=room.buffer_bytes(way.aim),
+            room.buffers(way.aim),
             compression=way.compression,
             known=known,
-            patient=room.is_patient(way.aim),
         )
         with capture:
             yield Taking(capture, way.compression, known)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.images.capture import Capture
+from ckptctl.images.capture import Buffers, Capture
 from ckptctl.images.container import FILE_NAME
 from ckptctl.images.known import Known
 from ckptctl.images.levels import Compression
@@ -47,7 +47,7 @@ def make_capture(folders: tuple[Path, Path]) -> Iterator[MakeCapture]:
         compression: Compression = Compression.OFF,
         known: Known | None = None,
     ) -> Capture:
-        made.append(Capture(images, folders[1], memory_bytes=memory_bytes, compression=compression, known=known))
+        made.append(Capture(images, folders[1], Buffers(memory_bytes), compression=compression, known=known))
         return made[-1]
 
     yield make

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptctl.images.capture import LEAST_BUFFERS, Capture
+from ckptctl.images.capture import LEAST_BUFFERS, Buffers, Capture
 from ckptctl.images.container import FILE_NAME
 from ckptctl.images.reader import Reader
 from ckptctl.interrupt import Never
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture(params=[64, 0], ids=["it fits", "it does not"])
 def capture(request: pytest.FixtureRequest, folders: tuple[Path, Path]) -> Iterator[Capture]:
-    with Capture(*folders, memory_bytes=request.param * MIB, patient=True) as made:
+    with Capture(*folders, Buffers(request.param * MIB, whole_bytes=MIB)) as made:
         yield made
 
 

@@ -64,7 +64,7 @@ def test_blocks_of_zeros_take_no_room(make_container: MakeContainer) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 4095, 4096, 5000])
 def test_a_single_bit_is_not_zero(at: int) -> None:
-    buffer = allocate(2 * ALIGNMENT, populate=False)
+    buffer = allocate(2 * ALIGNMENT)
     assert is_zero(buffer)
     buffer[at] = 1
     assert is_zero(buffer[:at] if at else buffer[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ckptctl.process import memory
@@ -26,24 +28,23 @@ GIB = 1 << 30
     ],
 )
 def test_memory_by_aim(aim: Aim, wanted: int, free: int, taken: float) -> None:
-    assert Room(wanted, free).buffer_bytes(aim) == taken
+    assert Room(wanted, free).buffers(aim).memory_bytes == taken
 
 
 @pytest.mark.parametrize(
-    ("aim", "wanted", "free", "patient"),
+    ("aim", "wanted", "whole", "limit_s"),
     [
-        (Aim.AUTO, 10 * GIB, 100 * GIB, True),
-        (Aim.AUTO, 40 * GIB, 100 * GIB, False),  # the disk must take a part of it during the pause
-        (Aim.PAUSE, 40 * GIB, 100 * GIB, True),
-        (Aim.PAUSE, 60 * GIB, 100 * GIB, False),
-        (Aim.DURABLE, 1 * MIB, 100 * GIB, False),
-        (Aim.PAUSE, 0, 100 * GIB, False),  # a job that ends waits for the disk
+        (Aim.AUTO, 10 * GIB, 10 * GIB, 2.6),
+        (Aim.AUTO, 0, None, 0.1),  # a job that ends waits for the disk
+        (Aim.PAUSE, 10 * GIB, 10 * GIB, math.inf),
+        (Aim.PAUSE, 0, None, math.inf),
+        (Aim.DURABLE, 10 * GIB, None, math.inf),
     ],
 )
-def test_nothing_but_copying_is_done_in_the_pause_where_all_fits(
-    aim: Aim, wanted: int, free: int, patient: bool
-) -> None:
-    assert Room(wanted, free).is_patient(aim) is patient
+def test_what_the_pause_is_worth(aim: Aim, wanted: int, whole: int | None, limit_s: float) -> None:
+    buffers = Room(wanted, 100 * GIB).buffers(aim)
+    assert buffers.whole_bytes == whole
+    assert buffers.limit_s == pytest.approx(limit_s)
 
 
 def test_the_peak_of_memory_counts_from_where_it_was_forgotten() -> None:

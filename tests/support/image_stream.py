@@ -26,7 +26,7 @@ def write_container(
     known: Known | None = None,
 ) -> Sealed:
     """A container with these images."""
-    buffer = allocate(GROUP_BYTES, populate=False)
+    buffer = allocate(GROUP_BYTES)
     writer = Writer(path, compression, known)
     try:
         for name, contents in images.items():
