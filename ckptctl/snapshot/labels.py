@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ckptctl.errors import UsageError
 from ckptctl.events import Caution
 from ckptctl.files import FileTrouble, NoSpace
+from ckptctl.interrupt import Never
 from ckptctl.snapshot.services import Services
 from ckptctl.store import catalog, labels, locks
 from ckptctl.store.catalog import Entry
@@ -18,6 +20,9 @@ from ckptctl.store.locks import Locked
 from ckptctl.store.selectors import Found
 
 Change = Callable[[Entry, Labels], Labels]
+
+# Others hold the lock for milliseconds.
+_NOTE_WAIT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +69,17 @@ def tag(store: Store, found: Found, add: Sequence[str], remove: Sequence[str], s
 def note_verification(folder: SnapshotFolder, *, sound: bool, services: Services) -> None:
     """Write down that every byte was read, and whether all were right; retention goes by it.
 
-    Where that cannot be written it is said, and no failure: the verification itself was done.
+    Where that cannot be written it is said, and no failure: the verification itself was done. No interrupt is heeded:
+    a job that runs again by now does so whether ckptctl is asked to stop or not.
     """
     store = store_of(folder.path)
     if store is None:
         return
     found = Found(folder, folder.path.parent.name, folder.name)
     verification = Verification(services.now(), sound)
+    soon = dataclasses.replace(services, interrupt=Never(), lock_wait_s=_NOTE_WAIT_S)
     try:
-        _change(store, found, lambda _, former: dataclasses.replace(former, verification=verification), services)
+        _change(store, found, lambda _, former: dataclasses.replace(former, verification=verification), soon)
     except (Locked, FileTrouble, NoSpace, LabelsDamaged) as error:
         text = f"That {folder.name} was verified cannot be written down: {error.message}"
         services.reporter.report(Caution(text, "W_NOT_WRITTEN_DOWN"))

@@ -119,7 +119,7 @@ def test_a_restore_interrupted_at_a_step(step: str, counting: Shape, ckptctl: Co
         assert step in ("look", "finish"), "criu was done already"
     else:
         assert ended.returncode == 143, ended.stderr
-        assert counting.log.read_text() == before
+        assert counting.log.read_text() == before, ended.stderr
         assert not counting.job.processes()
     assert_running_or_restorable(counting, ckptctl)
 
