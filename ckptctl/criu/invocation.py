@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ckptctl import files
 from ckptctl.criu.program import Criu
-from ckptctl.criu.running import IMAGES_OPTION
+from ckptctl.criu.running import IMAGES_OPTION, LOGS_OPTION
 
 _NO_PLUGINS = "no-plugins"
 
@@ -22,7 +22,7 @@ def common_words(images: Path, logs: Path, log_name: str) -> list[str]:
     return [
         "--no-default-config",
         IMAGES_OPTION, str(images),
-        "-W", str(logs),
+        LOGS_OPTION, str(logs),
         "-o", log_name,
         "-v4",
         "--libdir", str(plugins),

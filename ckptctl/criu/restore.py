@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from ckptctl.criu.images import read_restore_stats
 from ckptctl.criu.invocation import command_line, common_words, read_log
 from ckptctl.criu.program import Criu
 from ckptctl.criu.records import RestoreStats
+from ckptctl.criu.running import LOGS_OPTION, find_running
 from ckptctl.errors import CkptctlError
 from ckptctl.interrupt import Interrupt
 from ckptctl.process.control import end, standing, wait_until, walk
@@ -119,7 +121,7 @@ def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> Res
     )
     itself = identify(child.pid)
     try:
-        status = _wait(child, itself, request.root_pid, interrupt)
+        status = _wait(child, itself, request, interrupt)
     finally:
         child.close()
     if status != 0:
@@ -128,7 +130,7 @@ def restore(criu: Criu, request: RestoreRequest, *, interrupt: Interrupt) -> Res
         request.require_sound_images()
         return RestoreResult(identify(request.root_pid), read_restore_stats(request.logs))
     except BaseException:
-        _end_leftovers(itself, request.root_pid)
+        _end_leftovers(itself, request)
         raise
 
 
@@ -141,14 +143,14 @@ def restore_failed(request: RestoreRequest, status: int) -> CkptctlError:
     return CriuRestoreFailed(explain(text, action=Action.RESTORE, status=status), status, log)
 
 
-def _wait(child: command.Child, criu: ProcessId, root_pid: int, interrupt: Interrupt) -> int:
+def _wait(child: command.Child, criu: ProcessId, request: RestoreRequest, interrupt: Interrupt) -> int:
     reason: BaseException | None = None
 
     def tick() -> None:
         if reason is None:
             interrupt.check()
         else:
-            end(_restored(criu, root_pid))
+            end(_restored(criu, request.root_pid))
 
     while True:
         try:
@@ -157,7 +159,7 @@ def _wait(child: command.Child, criu: ProcessId, root_pid: int, interrupt: Inter
             reason = reason or error
             continue
         if reason is not None or status != 0:
-            _end_leftovers(criu, root_pid)
+            _end_leftovers(criu, request)
         if reason is not None:
             raise reason
         return status
@@ -177,11 +179,24 @@ def _restored(criu: ProcessId, root_pid: int) -> tuple[ProcessId, ...]:
     return tuple(found)
 
 
-def _end_leftovers(criu: ProcessId, root_pid: int) -> None:
+def _copies(logs: Path) -> Iterator[ProcessId]:
+    """Tasks that are still copies of the criu with these logs: without it and their parent nobody else knows them."""
+    for pid in find_running(logs, LOGS_OPTION):
+        with contextlib.suppress(NoSuchProcess):
+            yield identify(pid)
+
+
+def _end_leftovers(criu: ProcessId, request: RestoreRequest) -> None:
     """End what a criu that was killed itself, or that succeeded against our will, has left; reap our own child."""
-    left = _restored(criu, root_pid)
-    end(left)
-    wait_until(lambda: all(standing(process).gone for process in left), timeout_s=_END_TIMEOUT_S)
-    if any(process.pid == root_pid for process in left):
+    left: set[ProcessId] = set()
+
+    def is_ended() -> bool:
+        # Looked for each time: what is about to be ended may just be starting another.
+        left.update(_restored(criu, request.root_pid), _copies(request.logs))
+        end(tuple(left))
+        return all(standing(process).gone for process in left)
+
+    wait_until(is_ended, timeout_s=_END_TIMEOUT_S)
+    if any(process.pid == request.root_pid for process in left):
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(root_pid, os.WNOHANG)
+            os.waitpid(request.root_pid, os.WNOHANG)

@@ -7,15 +7,16 @@ import resource
 from pathlib import Path
 
 IMAGES_OPTION = "-D"
+LOGS_OPTION = "-W"
 
 
-def find_running(images: Path) -> tuple[int, ...]:
-    """The pids (as seen from here) of the processes with `-D IMAGES` on their command line.
+def find_running(folder: Path, option: str = IMAGES_OPTION) -> tuple[int, ...]:
+    """The pids (as seen from here) of the processes with `-D IMAGES`, or LOGS_OPTION LOGS, on their command line.
 
     That is criu itself, what it was started through (nsenter, unshare), and tasks that it is about to restore, which
     begin as copies of it. The folder must be written as it was when criu was started.
     """
-    wanted = [os.fsencode(IMAGES_OPTION), os.fsencode(images)]
+    wanted = [os.fsencode(option), os.fsencode(folder)]
     own = os.getpid()
     return tuple(pid for pid in _all_pids() if pid != own and _has_pair(_command_line(pid), wanted))
 
