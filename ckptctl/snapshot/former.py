@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptctl.errors import CkptctlError
 from ckptctl.events import Caution, Reporter
 from ckptctl.files import FileTrouble
-from ckptctl.store import catalog, packs
+from ckptctl.store import catalog, manifest_json, packs
 from ckptctl.store.catalog import Entry
 from ckptctl.store.layout import RunFolder, SnapshotFolder
+from ckptctl.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from ckptctl.images.known import Known
@@ -30,14 +32,34 @@ def newest_with_container(run: RunFolder) -> Entry | None:
 
 
 def known_by(former: Entry, folder: SnapshotFolder, reporter: Reporter) -> Known | None:
-    """The blocks of `former`, with links to their packs in `folder`; None, and a caution, where that cannot be."""
+    """The blocks of `former`, with links to their packs in `folder`; None, and a caution, where that cannot be.
+
+    Where it was put in place of another meanwhile (`recompress`), those of the one that is there now.
+    """
     from ckptctl.images.container import ContainerDamaged
     from ckptctl.images.known import Known
 
-    if former.manifest is None or former.manifest.images.container is None:
-        return None
+    digest = _digest(former.manifest)
+    while digest is not None:
+        try:
+            return Known.of(former.folder.images, folder.images, digest)
+        except (ContainerDamaged, FileTrouble) as error:
+            tried, digest = digest, _digest(_manifest_now(former))
+            if digest in (tried, None):
+                text = f"Nothing is shared with the snapshot {former.id}. {error.message}"
+                reporter.report(Caution(text, "W_NOT_SHARED"))
+                return None
+    return None
+
+
+def _digest(manifest: Manifest | None) -> str | None:
+    container = manifest.images.container if manifest else None
+    return container.digest if container else None
+
+
+def _manifest_now(entry: Entry) -> Manifest | None:
+    """What its folder says now; None where that cannot be read, being removed perhaps."""
     try:
-        return Known.of(former.folder.images, folder.images, former.manifest.images.container.digest)
-    except (ContainerDamaged, FileTrouble) as error:
-        reporter.report(Caution(f"Nothing is shared with the snapshot {former.id}. {error.message}", "W_NOT_SHARED"))
+        return manifest_json.read(entry.folder.manifest)
+    except CkptctlError:
         return None

@@ -7,15 +7,18 @@ memory are done together, from the oldest on, so that they share it afterwards t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from ckptctl import files
 from ckptctl.errors import CkptctlError, ExitStatus
 from ckptctl.events import Progress
+from ckptctl.files import FileTrouble
+from ckptctl.host.priority import raised
+from ckptctl.images.container import ContainerDamaged
 from ckptctl.images.levels import Compression
+from ckptctl.snapshot.damage import SnapshotDamaged
 from ckptctl.snapshot.exchange import copy_beside, copy_images
 from ckptctl.snapshot.former import known_by
 from ckptctl.snapshot.remove import InUse, needed_folders
@@ -56,16 +59,18 @@ def recompress(
 ) -> tuple[Recompressed, ...]:
     """Compress these snapshots of a run, or all of them, oldest first.
 
-    Left as they are: those that are compressed so already, that are damaged, whose memory is in files of CRIU, and
-    that share memory with others that are not among them.
+    Left as they are: those that are compressed so already, that are damaged, whose memory is in files of CRIU, that
+    share memory with others that are not among them, and that somebody removes meanwhile.
     Raises InUse, Overtaken, Locked, SnapshotDamaged, ContainerDamaged, ZstdMissing, NoSpace, FileTrouble and what the
     interrupt raises: those that are done stay done, and the others are as they were.
     """
     work = _Work(store, run, compression, services)
-    entries = catalog.list_snapshots(store, run)
-    wanted = [entry for entry in entries if ids is None or entry.id in ids]
-    outside = frozenset(inode for entry in entries if entry not in wanted for inode in packs.shares(entry))
-    return tuple(work.on(entry, outside) for entry in wanted)
+    wait_s, interrupt = services.lock_wait_s, services.interrupt
+    with locks.recompress_lock(store, run, services.owner, wait_s=wait_s, interrupt=interrupt):
+        entries = catalog.list_snapshots(store, run)
+        wanted = [entry for entry in entries if ids is None or entry.id in ids]
+        outside = frozenset(inode for entry in entries if entry not in wanted for inode in packs.shares(entry))
+        return tuple(work.on(entry, outside) for entry in wanted)
 
 
 class _Work:
@@ -92,7 +97,12 @@ class _Work:
             reason = "it is compressed already"
         if reason is not None or manifest is None:
             return Recompressed(entry.id, self.run, before, before, reason)
-        changed = self._replace(entry, manifest)
+        try:
+            changed = self._replace(entry, manifest)
+        except (ContainerDamaged, SnapshotDamaged, FileTrouble, Overtaken):
+            if entry.folder.path.exists():
+                raise
+            return Recompressed(entry.id, self.run, before, before, "it was removed meanwhile")
         self.replaced |= shared
         self.former = catalog.read_entry(self.store.run(self.run), entry.id)
         return Recompressed(entry.id, self.run, before, changed.images.size_bytes)
@@ -118,17 +128,17 @@ class _Work:
         name = f"{entry.id}.{self.services.random_hex()}"
         staged = Staging(SnapshotFolder(self.store.staging / name), entry.folder)
         try:
-            with self._locked(locks.Intent.APPEND, self.services.lock_wait_s):
+            with self._in_store(), ExitStack() as made:
+                made.callback(staging.discard, staged.folder)  # the former, or what has come of the new one
                 staging.create(staged)
                 changed = self._write(staged.folder, entry, manifest)
-            with self._locked(locks.Intent.EXCLUSIVE, max(self.services.lock_wait_s, _PATIENCE_S)):
-                self._require_unchanged(entry)
-                copy_beside(entry.folder, staged.folder)
-                staging.replace(staged, self.services.interrupt)
+                staging.make_durable(staged)
+                with raised(), self._alone():
+                    self._require_unchanged(entry)
+                    copy_beside(entry.folder, staged.folder)
+                    staging.replace(staged, self.services.interrupt)
         except OSError as error:
             raise files.trouble(error, f"The snapshot {entry.id} cannot be compressed") from error
-        finally:
-            staging.discard(staged.folder)  # the former, or what has come of the new one
         return changed
 
     def _write(self, folder: SnapshotFolder, entry: Entry, manifest: Manifest) -> Manifest:
@@ -153,11 +163,15 @@ class _Work:
                 f"The snapshot {entry.id} was changed or removed by another command.", hint="Look at `ckptctl list`."
             )
 
-    @contextmanager
-    def _locked(self, intent: locks.Intent, wait_s: float) -> Iterator[None]:
-        services = self.services
-        with locks.run_lock(self.store, self.run, intent, services.owner, wait_s=wait_s, interrupt=services.interrupt):
-            yield
+    def _in_store(self) -> AbstractContextManager[None]:
+        """So that nobody takes the staging folder for a leftover; in the run others may remove what they like."""
+        append, owner, interrupt = locks.Intent.APPEND, self.services.owner, self.services.interrupt
+        return locks.store_lock(self.store, append, owner, wait_s=self.services.lock_wait_s, interrupt=interrupt)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        exclusive, owner, interrupt = locks.Intent.EXCLUSIVE, self.services.owner, self.services.interrupt
+        wait_s = max(self.services.lock_wait_s, _PATIENCE_S)
+        return locks.run_lock(self.store, self.run, exclusive, owner, wait_s=wait_s, interrupt=interrupt)
 
     def _progress(self, done: int, total: int) -> None:
         self.services.reporter.report(Progress("images", done, total))

@@ -130,6 +130,11 @@ class RunFolder:
         return self.path / "hooks.log"
 
     @property
+    def recompress_log(self) -> Path:
+        """What the last compression in the background said."""
+        return self.path / "recompress.log"
+
+    @property
     def snapshot_request(self) -> Path:
         """Whoever creates this file asks for a snapshot now."""
         return self.path / "CKPT_NOW"

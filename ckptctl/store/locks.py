@@ -30,6 +30,7 @@ from ckptctl.store.owner import Liveness, Owner
 _VERSION: Final = 1
 _POLL_S: Final = 0.1
 _SUPERVISOR: Final = "supervisor"
+_RECOMPRESSION: Final = "recompression"
 # What the names of resources begin with, for people; those with names of their own are in `_in_use`.
 _SUBJECTS: Final = {
     "store": "The store",
@@ -105,6 +106,14 @@ def run_lock(
 def labels_lock(store: Store, run: str, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
     """Change what is said of a run's snapshots; dumps and restores go on beside it, a removal does not. See `hold`."""
     wants = [Want("store", Intent.APPEND), Want(f"run:{run}", Intent.READ), Want(f"labels:{run}", Intent.EXCLUSIVE)]
+    with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt):
+        yield
+
+
+@contextmanager
+def recompress_lock(store: Store, run: str, owner: Owner, *, wait_s: float, interrupt: Interrupt) -> Iterator[None]:
+    """Be the only one who writes snapshots of a run anew; dumps, restores and removals go on beside it. See `hold`."""
+    wants = [Want(f"{_RECOMPRESSION}:{run}", Intent.EXCLUSIVE)]
     with hold(store.locks, wants, owner, wait_s=wait_s, interrupt=interrupt):
         yield
 
@@ -266,6 +275,8 @@ def _in_use(resource: str) -> str:
     kind, _, name = resource.partition(":")
     if kind == _SUPERVISOR:
         return f"The run {name} is looked after by"
+    if kind == _RECOMPRESSION:
+        return f"The run {name} is made smaller by"
     if kind in {"process", "pid"}:
         return f"The job (process {name.partition(':')[0]}) is in use by"
     if kind == "run":

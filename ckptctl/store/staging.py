@@ -110,6 +110,17 @@ def commit(staging: Staging, interrupt: Interrupt) -> None:
     _make_rename_durable(folder, final)
 
 
+def make_durable(staging: Staging) -> None:
+    """Bring what is there to the disk already: what `commit` and `replace` do under a lock is quick then.
+
+    Raises files.FileTrouble, files.NoSpace.
+    """
+    try:
+        _make_private_and_durable(staging.folder)
+    except OSError as error:
+        raise files.trouble(error, f"{staging.folder.path} cannot be brought to the disk") from error
+
+
 def replace(staging: Staging, interrupt: Interrupt) -> None:
     """Bring the snapshot to the disk and put it in place of the one that is there, all at once; see `commit`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,8 +14,13 @@ from typing import Any
 
 import pytest
 
-from support import CommandLine, Job, Jobs
+from ckptctl.events import Caution
+from ckptctl.snapshot.former import known_by
+from ckptctl.store import catalog
+from ckptctl.store.layout import SnapshotFolder, Store
+from support import CommandLine, Job, Jobs, wait_for
 from support.leftovers import assert_nothing_is_left
+from support.recorder import Recorder
 from support.shapes import Shape
 
 pytestmark = pytest.mark.requires_criu
@@ -137,3 +143,53 @@ def test_a_dump_and_a_restore_go_on_meanwhile(
     (_, second) = ckptctl.json("list")["result"]
     assert second["shared_bytes"] > 0
     assert_nothing_is_left(ckptctl)
+
+
+@pytest.fixture
+def held(job: Job, ckptctl: CommandLine) -> Iterator[tuple[Any, subprocess.Popen[str]]]:
+    """A snapshot that is being compressed, which stands still with half of it written."""
+    first = dump(ckptctl, job)
+    work = ckptctl.start("recompress", "--run", "job", "--json")
+    wait_for(lambda: list(ckptctl.store.glob("staging/*.*/images/pages.blocks")), 30, "one that is written anew")
+    work.send_signal(signal.SIGSTOP)
+    yield first, work
+    work.kill()
+    work.wait(10)
+
+
+def test_one_may_be_removed_while_it_is_written_anew(
+    held: tuple[Any, subprocess.Popen[str]], job: Job, ckptctl: CommandLine
+) -> None:
+    first, work = held
+    second = dump(ckptctl, job)
+    refused = ckptctl("recompress", "--run", "job").check(11)
+    assert "The run job is made smaller by" in refused.stderr
+    ckptctl("rm", first["id"]).check()
+    work.send_signal(signal.SIGCONT)
+    said, _ = work.communicate(timeout=60)
+    assert work.returncode == 0, said
+    assert [one["left_because"] for one in json.loads(said)["result"]] == ["it was removed meanwhile"]
+    assert [one["id"] for one in ckptctl.json("list")["result"]] == [second["id"]]
+    ckptctl("verify", "--read-data").check()
+    assert_nothing_is_left(ckptctl)
+
+
+def test_what_was_replaced_meanwhile_is_shared_all_the_same(job: Job, ckptctl: CommandLine, tmp_path: Path) -> None:
+    made = [dump(ckptctl, job) for _ in range(2)]
+    run = Store(ckptctl.store).run("job")
+    seen = catalog.read_entry(run, made[-1]["id"])
+    ckptctl("recompress", "--run", "job").check()
+    recorder = Recorder()
+    folder = SnapshotFolder(ckptctl.store / "staging" / "next")
+    folder.images.mkdir(parents=True)
+    known = known_by(seen, folder, recorder)
+    assert known is not None
+    assert len(known) > 8
+    there = {path.stat().st_ino for path in seen.folder.images.glob("*.blocks")}
+    assert {path.stat().st_ino for path in folder.images.iterdir()} == there
+    known.close()
+    assert not recorder.events
+    ckptctl("rm", made[-1]["id"], "--force").check()
+    assert known_by(seen, folder, recorder) is None
+    assert [event.code for event in recorder.events if isinstance(event, Caution)] == ["W_NOT_SHARED"]
+    assert list(folder.images.iterdir()) == []
