@@ -88,6 +88,12 @@ class Child:
                 on_tick()
         return self._process.wait()
 
+    def poll(self, wait_s: float = 0.0) -> int | None:
+        """The status if it has ended, or does within `wait_s` seconds; None else."""
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return self._process.wait() if poller.poll(wait_s * 1000) else None
+
     def close(self) -> None:
         """Release the handle; the program, if it still runs, is left alone."""
         if self._pidfd >= 0:

@@ -60,6 +60,11 @@ SETTINGS: Final = (
     Setting(
         "dedup", "CKPTCTL_DEDUP", "Whether a snapshot shares what an earlier one of its run has stored: on or off."
     ),
+    Setting(
+        "recompress",
+        "CKPTCTL_RECOMPRESS",
+        "How much `run` and `watch` compress kept snapshots in the background: off, fast, auto or better.",
+    ),
     Setting("lock_wait", "CKPTCTL_LOCK_WAIT", "How long to wait for a job or a run that another command works on."),
 )
 
@@ -73,6 +78,7 @@ class Settings:
     criu: Path | None
     lock_wait_s: float
     way: Way
+    recompress: Compression
     origins: tuple[tuple[str, str], ...]
 
     @property
@@ -95,6 +101,7 @@ def load(environment: Mapping[str, str], *, uid: int, working_folder: Path, flag
         criu=_absolute(values["criu"], working_folder) if "criu" in values else None,
         lock_wait_s=_duration(values.get("lock_wait", "0"), "lock_wait", origins),
         way=_way(values, origins),
+        recompress=_choice(Compression, "recompress", values, origins),
         origins=tuple(sorted(origins.items())),
     )
 
@@ -172,7 +179,7 @@ def _way(values: Mapping[str, str], origins: Mapping[str, str]) -> Way:
         _choice(Compression, "compress", values, origins),
         _choice(_Switch, "dedup", values, origins) is _Switch.ON,
     )
-    idle = [key for key in ("aim", "compress", "dedup") if origins.get(key) == _COMMAND_LINE]
+    idle = [key for key in ("aim", "compress", "dedup", "recompress") if origins.get(key) == _COMMAND_LINE]
     if idle and way.layout is Layout.DIRECTORY:
         raise UsageError(
             f"--{idle[0]} is for --images stream: criu writes its own files as it does.", hint="Leave out one of both."

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ckptctl.cli.again import own_program
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import CriuOpt
 from ckptctl.cli.session import Manner
 from ckptctl.units import parse_duration
 
 if TYPE_CHECKING:
+    from ckptctl.config import Settings
+    from ckptctl.images.levels import Compression
     from ckptctl.schedule.policy import Policy
     from ckptctl.snapshot.services import Services
-    from ckptctl.snapshot.ways import Way
     from ckptctl.store.layout import RunFolder, Store
     from ckptctl.store.manifest import Progress
     from ckptctl.store.retention import Retention
     from ckptctl.supervise.plan import Around, Care
+    from ckptctl.supervise.recompressing import Recompression
 
 DEFAULT_KEPT: Final = 10
 
@@ -166,13 +169,13 @@ class AroundOptions:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a job is to be looked after, as it was typed; `way` is what options and settings say together."""
+    """How a job is to be looked after, as it was typed; `settings` are those that options have a part in."""
 
     schedule: ScheduleOptions
     keep: KeepOptions
     preemption: PreemptionOptions
     around: AroundOptions
-    way: Way
+    settings: Settings
 
     def care_for(
         self, run: RunFolder, store: Store, logs: tuple[Path, ...], services: Services, *, watched: bool = False
@@ -188,7 +191,9 @@ class Words:
 
         around, policy, retention = self.around, self.schedule.policy(), _or_default(self.keep.retention())
         tags = tuple(check_tag(text) for text in around.tag or ())
-        manner = Manner(retention, tags, tuple(around.criu_option or ()), parse_duration(around.gpu_timeout), self.way)
+        manner = Manner(
+            retention, tags, tuple(around.criu_option or ()), parse_duration(around.gpu_timeout), self.settings.way
+        )
         return Care(
             store=store,
             run=run,
@@ -199,6 +204,7 @@ class Words:
             open_progress=_progress(run, tuple(around.progress or ()), logs, services),
             around=_around(run, around, self.preemption, services),
             metric=_metric(policy, retention),
+            recompression=_recompression(self.settings.recompress),
         )
 
 
@@ -243,6 +249,13 @@ def _around(run: RunFolder, words: AroundOptions, preemption: PreemptionOptions,
         notifier=Notifier(targets, services.reporter, events=events),
         metrics=None if words.metrics_file is None else MetricsFile(words.metrics_file, services.reporter),
     )
+
+
+def _recompression(compression: Compression) -> Recompression | None:
+    from ckptctl.images.levels import Compression
+    from ckptctl.supervise.recompressing import Recompression
+
+    return None if compression is Compression.OFF else Recompression(own_program(), compression)
 
 
 def _or_default(asked: Retention) -> Retention:

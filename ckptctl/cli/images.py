@@ -1,4 +1,4 @@
-"""The options that say how the images of a job come to the disk, which all share that take snapshots."""
+"""The options that say how the images of a job come to the disk, and how they are kept there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ckptctl.cli.options import CompressOpt, ImagesOpt
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """How the images of a job come to the disk: settings, by their keys; None for what is not said."""
+    """How the images of a job come to the disk, for all that take snapshots; None for what is not said.
+
+    The names of its fields are the keys of settings.
+    """
 
     images: ImagesOpt = None
     aim: Annotated[
@@ -40,3 +43,18 @@ class ImageOptions:
         """Those that were said, for `session`."""
         said = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: {True: "on", False: "off"}.get(value, value) for key, value in said.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptImageOptions(ImageOptions):
+    """And what becomes of them, for all that look after a job."""
+
+    recompress: Annotated[
+        str | None,
+        typer.Option(
+            "--recompress",
+            metavar="off|fast|auto|better",
+            help="Compress the snapshots that are kept, in the background at the lowest priority.",
+            show_default="off",
+        ),
+    ] = None

@@ -11,7 +11,7 @@ import typer
 from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
-from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.images import KeptImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_files
 from ckptctl.cli.session import Manner, session
@@ -34,7 +34,7 @@ def run(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
-    images: ImageOptions,
+    images: KeptImageOptions,
     run: Annotated[
         str | None,
         typer.Option("--run", metavar="NAME", help="The run that it belongs to.", show_default="the command's name"),
@@ -92,7 +92,7 @@ def run(
         if if_needed and not is_needed(folder, app.services):
             return ExitStatus.DONE
         services = supervised(folder, app.services)
-        words = Words(schedule, keep, preemption, around, app.settings.way)
+        words = Words(schedule, keep, preemption, around, app.settings)
         care = words.care_for(folder, place, (folder.stdout, folder.stderr), services)
         wanted = Start(
             command=tuple(command),

@@ -13,7 +13,7 @@ import typer
 
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import grouped
-from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.images import KeptImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt
 from ckptctl.cli.session import Manner, emit
@@ -44,7 +44,7 @@ def systemd(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
-    images: ImageOptions,
+    images: KeptImageOptions,
     job: JobOptions,
     place: PlaceOptions,
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],

@@ -14,7 +14,7 @@ from ckptctl import config
 from ckptctl.cli.again import own_program
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
 from ckptctl.cli.groups import words_of
-from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.images import KeptImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import StoreOpt, parse_files
 from ckptctl.cli.umask import of_caller
@@ -72,7 +72,7 @@ class Typed:
     keep: KeepOptions
     preemption: PreemptionOptions
     around: AroundOptions
-    images: ImageOptions
+    images: KeptImageOptions
     job: JobOptions
     place: PlaceOptions
 

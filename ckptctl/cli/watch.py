@@ -11,7 +11,7 @@ import typer
 from ckptctl.cli.again import own_call
 from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions, Words, say_end
 from ckptctl.cli.groups import grouped
-from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.images import KeptImageOptions
 from ckptctl.cli.keep import KeepOptions
 from ckptctl.cli.options import JsonOpt, QuietOpt, StoreOpt, VerboseOpt, WaitOpt, parse_pid
 from ckptctl.cli.session import Manner, session
@@ -29,7 +29,7 @@ def watch(
     keep: KeepOptions,
     preemption: PreemptionOptions,
     around: AroundOptions,
-    images: ImageOptions,
+    images: KeptImageOptions,
     run: Annotated[
         str | None,
         typer.Option(
@@ -76,7 +76,7 @@ def watch(
             root, name, place = kept.root, kept.run.name, place if store else kept.store
         folder = place.run(check_run_name(name))
         services = supervised(folder, app.services)
-        words = Words(schedule, keep, preemption, around, app.settings.way)
+        words = Words(schedule, keep, preemption, around, app.settings)
         care = words.care_for(folder, place, _logs(root.pid), services, watched=True)
         duty = Duty(folder.name, place.path, services.owner, own_call(), Watched(root.pid, root.start_ticks))
         with on_duty(services.host_state, duty):

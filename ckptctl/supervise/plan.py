@@ -16,6 +16,7 @@ from ckptctl.supervise.notices.watch import NoticeWatch
 from ckptctl.supervise.notify import Notifier
 from ckptctl.supervise.prometheus import MetricsFile
 from ckptctl.supervise.reactions import Reaction
+from ckptctl.supervise.recompressing import Recompression
 from ckptctl.supervise.snapshots import Manner
 
 
@@ -35,7 +36,8 @@ class Care:
 
     `open_progress` gives a reader of how far the training is, which knows nothing yet; it is asked anew after each
     restore, and told where in which logs to begin (offsets in bytes; 0 for those not named). `grace_s`: how long the
-    job has after a signal, last snapshot included. `metric` is drawn by `status`.
+    job has after a signal, last snapshot included. `metric` is drawn by `status`. `recompression`: how kept snapshots
+    are made smaller; None where they are not.
     """
 
     store: Store
@@ -47,6 +49,7 @@ class Care:
     open_progress: Callable[[Mapping[Path, int]], Callable[[], Progress]]
     around: Around
     metric: str | None = None
+    recompression: Recompression | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from ckptctl.supervise.notices.notice import Notice as Warned
 from ckptctl.supervise.notify import NotifyEvent
 from ckptctl.supervise.plan import Care
 from ckptctl.supervise.reactions import Reaction, Signals
+from ckptctl.supervise.recompressing import Recompressing
 from ckptctl.supervise.snapshots import GaveWay, Order, Prevented, Snapshots, paused_s
 from ckptctl.supervise.supervision import NOT_SAVED, RunState
 from ckptctl.units import format_duration
@@ -92,20 +93,22 @@ class Supervisor:
         self._stays = False  # the file that asks for a snapshot
         self._next_look_s = self._next_sample_s = 0.0
         self._adopted: frozenset[ProcessId] = frozenset()
+        self._smaller = Recompressing(care.recompression, care.store, care.run, self._not_smaller)
 
     def look_after(self, job: Job, history: History) -> Ending:
         """Until the job ends, by itself or at our hands, or is left alone. Raises FileTrouble of what the job left."""
         self.history = history
         self._gauges = Gauges(job.root, self._services)
-        while not job.ended(_TICK_S):
-            ending = self._react(job)
-            if ending is not None:
-                return ending
-            if time.monotonic() >= self._next_look_s:
-                if self._ours.is_lost():
-                    return Ending(RunState.LEFT, ExitStatus.LOCKED, taken_over=True)
-                self._look(job)
-                self._next_look_s = time.monotonic() + _LOOK_EVERY_S
+        with self._smaller:
+            while not job.ended(_TICK_S):
+                ending = self._react(job)
+                if ending is not None:
+                    return ending
+                if time.monotonic() >= self._next_look_s:
+                    if self._ours.is_lost():
+                        return Ending(RunState.LEFT, ExitStatus.LOCKED, taken_over=True)
+                    self._look(job)
+                    self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         ending = self._ended_by_itself(job)
         asked = any(reaction.ends_the_job for reaction in self._asked_for())
         return self._as_asked(ending) if asked else ending
@@ -124,7 +127,10 @@ class Supervisor:
         self._chronicle.remember(self.history)
         self._chronicle.looked(Look(observation.progress, decision.outlook.words, decision.outlook.in_s))
         self._sample(now_s)
+        self._smaller.look()
         if decision.due:
+            if self._requested in (Request.SIGNAL, Request.NOTICE):
+                self._smaller.stop()  # somebody waits for this one
             self._requested = None
             self._take(job, Order(decision.note, observation.progress, self._read_progress, give_up=self._is_over))
 
@@ -187,7 +193,12 @@ class Supervisor:
         self._chronicle.say(f"Snapshot {report.id}{at} ({order.reason}). The job stood still for {stood}.")
         self._retain()
         self._chronicle.needs(report.contents_bytes)
+        if not order.last:
+            self._smaller.start(report.contents_bytes)
         return None
+
+    def _not_smaller(self, text: str) -> None:
+        self._chronicle.alert("W_RECOMPRESS", text)
 
     def _mend(self) -> None:
         """Try once more to take back what could not be; this process will not end for a long time."""
@@ -267,6 +278,7 @@ class Supervisor:
     def _save_and_stop(self, job: Job, cause: str, left_s: float) -> Ending:
         """A last snapshot if it fits the time, then the end of the job, unless it would be lost with that."""
         until_s = time.monotonic() + left_s
+        self._smaller.stop()
         longest_s = self._longest_s()
         if longest_s is not None and _needed_s(longest_s) > left_s and self._newest_id() is not None:
             took = f"one took {format_duration(longest_s)} before, and there are {format_duration(left_s)} left"

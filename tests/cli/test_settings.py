@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ckptctl import config
 from ckptctl.cli.groups import words_of
-from ckptctl.cli.images import ImageOptions
+from ckptctl.cli.images import ImageOptions, KeptImageOptions
 from ckptctl.errors import UsageError
+from ckptctl.images.levels import Compression
 from ckptctl.snapshot.ways import Aim, Layout
 from support import CommandLine
 from support.command_line import PROGRAM
@@ -162,13 +163,18 @@ def test_the_way_of_images_is_set_like_everything_else(tmp_path: Path) -> None:
     loaded = config.load(environment, uid=os.geteuid(), working_folder=tmp_path, flags={"images": "stream"})
     assert (loaded.way.layout, loaded.way.aim) == (Layout.STREAM, Aim.PAUSE)
     assert loaded.from_environment == ("aim",)
+    assert loaded.recompress is Compression.OFF
+    loaded = config.load({"CKPTCTL_RECOMPRESS": "auto"}, uid=os.geteuid(), working_folder=tmp_path, flags={})
+    assert loaded.recompress is Compression.AUTO
     loaded = config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={})
     assert (loaded.way.layout, loaded.way.aim) == (Layout.DIRECTORY, Aim.DURABLE)
     with pytest.raises(UsageError, match="--aim soon"):
         config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"aim": "soon"})
 
 
-@pytest.mark.parametrize("flags", [{"compress": "fast"}, {"dedup": "off"}, {"aim": "pause"}], ids=str)
+@pytest.mark.parametrize(
+    "flags", [{"compress": "fast"}, {"dedup": "off"}, {"aim": "pause"}, {"recompress": "fast"}], ids=str
+)
 def test_what_files_of_criu_cannot_have_is_not_asked_for_in_vain(flags: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(flags))} is for --images stream"):
         config.load({}, uid=os.geteuid(), working_folder=tmp_path, flags={"images": "directory", **flags})
@@ -183,3 +189,6 @@ def test_options_of_images_are_settings_and_words() -> None:
     assert options.flags() == {"compress": "auto", "dedup": "off"}
     assert words_of(options) == ("--compress=auto", "--no-dedup")
     assert words_of(ImageOptions(dedup=True)) == ("--dedup",)
+    kept = KeptImageOptions(compress="fast", recompress="better")
+    assert kept.flags() == {"compress": "fast", "recompress": "better"}
+    assert words_of(kept) == ("--compress=fast", "--recompress=better")

@@ -258,13 +258,13 @@ def test_every_option_of_the_groups_is_one_of_run(ckptctl: CommandLine) -> None:
     from dataclasses import fields
 
     from ckptctl.cli.care import AroundOptions, PreemptionOptions, ScheduleOptions
-    from ckptctl.cli.images import ImageOptions
+    from ckptctl.cli.images import KeptImageOptions
     from ckptctl.cli.keep import KeepOptions
     from ckptctl.cli.unattended import JobOptions
 
     wide = {"COLUMNS": "200", "TERM": "dumb"}
     listed = set(ckptctl("run", "--help", environment=wide).check().stdout.replace(",", " ").split())
-    groups = (ScheduleOptions, KeepOptions, PreemptionOptions, AroundOptions, ImageOptions, JobOptions)
+    groups = (ScheduleOptions, KeepOptions, PreemptionOptions, AroundOptions, KeptImageOptions, JobOptions)
     names = {f"--{field.name.replace('_', '-')}" for group in groups for field in fields(group)}
     assert names <= listed
 
