@@ -22,7 +22,8 @@ SECOND: Final = "second"
 _DIRECT_IO: Final = ("--image-io-mode", "direct")
 _IN_MEMORY: Final = "/dev/shm"
 _DURABLE: Final = ("--aim", "durable")
-_OPTIONS: Final = {
+_OPTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "default": (),
     "durable": _DURABLE,
     "pause": ("--aim", "pause"),
     "fast": (*_DURABLE, "--compress", "fast"),

@@ -38,7 +38,6 @@ _SHARES: Final = {Aim.AUTO: 0.25, Aim.PAUSE: 0.5}
 _MARGIN: Final = 1.05
 # With aim AUTO. A kernel that has memory at hand gives 5 GiB and more in a second; one that has to get it from a host
 # first may take longer than the disk, and a snapshot that much later is worth more than a shorter pause.
-_LEAST_LIMIT_S: Final = 0.1
 _LIMIT_S_PER_BYTE: Final = 0.25 / (1 << 30)
 
 
@@ -74,8 +73,8 @@ class Room:
         return Buffers(
             memory_bytes=max(_LEAST_BYTES, min(round(self.wanted_bytes * _MARGIN), allowed)),
             # What is waited for here comes before the pause, and is no part of it.
-            limit_s=_LEAST_LIMIT_S + self.wanted_bytes * _LIMIT_S_PER_BYTE if aim is Aim.AUTO else math.inf,
-            whole_bytes=None if aim is Aim.DURABLE or not self.wanted_bytes else self.wanted_bytes,
+            limit_s=self.wanted_bytes * _LIMIT_S_PER_BYTE if aim is Aim.AUTO and self.wanted_bytes else math.inf,
+            whole_bytes=self.wanted_bytes if aim is Aim.PAUSE and self.wanted_bytes else None,
         )
 
 

@@ -18,7 +18,7 @@ class Layout(StrEnum):
 class Aim(StrEnum):
     """What a stream of images is to be good at."""
 
-    AUTO = "auto"  # the shortest pause of a job that goes on, if a quarter of the free memory has room for it
+    AUTO = "auto"  # a short pause of a job that goes on, with up to a quarter of the free memory, and soon on the disk
     DURABLE = "durable"  # soon on the disk, with little memory
     PAUSE = "pause"  # the shortest pause of a job that goes on, with up to half of the free memory
 
