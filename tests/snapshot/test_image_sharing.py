@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -99,6 +100,7 @@ def test_a_damaged_one_is_passed_over(job: Shape, ckptctl: CommandLine) -> None:
     with container.open("r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"?" * 10)
+    time.sleep(1)  # by their ids, snapshots of one second come in no order
     second = ckptctl("dump", "--pid", str(job.pid), "-R", "--run", "job", "--json").check()
     assert "W_NOT_SHARED" in second.stderr
     assert packs_of(second.document["result"]["folder"]) == []
