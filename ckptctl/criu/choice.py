@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ckptctl.criu.options import Option, Options
+from ckptctl.criu.program import Criu, knows
 from ckptctl.host.machine import Machine
 from ckptctl.process.files import FileKind
 from ckptctl.process.sockets import InetSocket, Protocol, SocketType, TcpState
@@ -24,6 +25,7 @@ _THREADS_PER_SECOND: Final = 50
 _RIVALS: Final = {"--tcp-close": "--tcp-established", "--tcp-established": "--tcp-close"}
 # Options that may be given several times, for different things (criu/config.c): one more does not replace the others.
 _REPEATABLE: Final = frozenset({"--external", "--inherit-fd", "--join-ns", "--skip-mnt", "--enable-fs"})
+_DIRECT_IO: Final = "--image-io-mode"
 # CRIU refuses this at a dump: "only valid on restore".
 _RESTORE_ONLY: Final = frozenset({"--mntns-compat-mode"})
 
@@ -46,6 +48,18 @@ def with_asked(options: Options, extra: tuple[str, ...]) -> Options:
     names = {_name(option) for option in asked} - _REPEATABLE
     replaced = names | {_RIVALS[name] for name in names if name in _RIVALS}
     return Options((*(option for option in options.chosen if _name(option) not in replaced), *asked))
+
+
+def with_direct_io(options: Options, criu: Criu) -> Options:
+    """The options, and for images that criu writes itself the one that keeps them out of the page cache.
+
+    No CRIU up to 4.2.1 has it. Those that do go on through the page cache where a file system refuses
+    (criu/page-xfer.c, write_pages_loc). A restore reads what ckptctl has just read to check it, so there it stays away.
+    """
+    if not knows(criu, _DIRECT_IO):
+        return options
+    reason = "images need not pass through the page cache, which the job has a use for"
+    return Options((Option(_DIRECT_IO, "direct", reason, on_restore=False), *options.chosen))
 
 
 def _choose(tree: Tree, machine: Machine) -> Iterator[Option]:

@@ -21,7 +21,6 @@ OLDEST: Final = (4, 1)
 
 SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _VERSION: Final = re.compile(r"^Version:\s*(\d+(?:\.\d+)*)", re.MULTILINE)
-_STREAM: Final = re.compile(r"^\s+--stream\s", re.MULTILINE)
 _VERSION_TIMEOUT_S: Final = 20.0
 
 
@@ -91,12 +90,13 @@ def locate(
     return Criu(path, _version(path, source, timeout_s), source)
 
 
-def knows_stream(criu: Criu) -> bool:
-    """Whether it can hand its images over instead of writing them (`--stream`); asks it, some milliseconds."""
+def knows(criu: Criu, option: str) -> bool:
+    """Whether this criu has an option (`--stream`); asks it, some milliseconds."""
     try:
-        return _STREAM.search(command.run([criu.path, "--help"], timeout_s=_VERSION_TIMEOUT_S).stdout) is not None
+        manual = command.run([criu.path, "--help"], timeout_s=_VERSION_TIMEOUT_S).stdout
     except CkptctlError:
         return False
+    return re.search(rf"^\s+{re.escape(option)}\b", manual, re.MULTILINE) is not None
 
 
 def with_own_capabilities(machine: Machine, environ: Mapping[str, str]) -> Machine:

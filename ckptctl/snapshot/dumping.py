@@ -139,6 +139,8 @@ class Dump(GpuSteps):
             room = stream.Room(wanted, services.machine.memory_available_bytes - device_bytes)
             way, folder = self.request.way, self.staging.folder
             self.taking = held(stream.listening(folder, way, room, self._former(), services.reporter))
+        if self.taking is None:
+            self.options = choice.with_direct_io(self.options, self.criu)
         loading.join()
 
     def _former(self) -> Entry | None:

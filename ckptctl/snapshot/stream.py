@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptctl.criu.failures import CriuDumpFailed
-from ckptctl.criu.program import Criu, knows_stream
+from ckptctl.criu.program import Criu, knows
 from ckptctl.events import Notice, Reporter
 from ckptctl.files import trouble
 from ckptctl.host import cgroup
@@ -147,7 +147,7 @@ def explaining(taking: Taking | None, criu: Criu) -> Iterator[None]:
     except CriuDumpFailed as error:
         failure = capture.failure if capture else None
         # Asked only now: nearly every criu does.
-        if capture is not None and failure is None and not knows_stream(criu):
+        if capture is not None and failure is None and not knows(criu, "--stream"):
             failure = broken(f"{criu.path} knows nothing of --stream")
         if failure is None:
             raise

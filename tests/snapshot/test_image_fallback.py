@@ -47,7 +47,7 @@ exec {criu} "$@"
 
 def criu_that(script: str, folder: Path, criu: Path) -> dict[str, str]:
     path = folder / "criu"
-    path.write_text(script.format(criu=criu, python=sys.executable))
+    path.write_text(script.format(criu=criu, python=sys.executable, folder=folder))
     path.chmod(0o755)
     return {"CKPTCTL_CRIU": str(path)}
 
@@ -79,6 +79,41 @@ def test_criu_writes_its_files_itself(
     else:
         ckptctl("restore", "latest").check()
         assert_goes_on(counting)
+    assert_nothing_is_left(ckptctl)
+
+
+# It can write past the page cache, as CRIU after 4.2.1.
+DIRECT = """#!/bin/sh
+case " $* " in
+*" --help "*) {criu} --help; echo "  --image-io-mode MODE   writeback or direct"; exit ;;
+*" --image-io-mode direct "*) touch {folder}/direct ;;
+esac
+for word in "$@"; do
+    shift
+    case "$word" in
+    --image-io-mode|direct) ;;
+    *) set -- "$@" "$word" ;;
+    esac
+done
+exec {criu} "$@"
+"""
+
+
+def test_criu_writes_past_the_page_cache_where_it_can(
+    counting: Shape, ckptctl: CommandLine, criu: Path, tmp_path: Path
+) -> None:
+    environment = criu_that(DIRECT, tmp_path, criu)
+    ckptctl("dump", "--pid", str(counting.pid), "-R", environment=environment).check()
+    assert not (tmp_path / "direct").exists(), "in a stream it writes only small files"
+    words = ("--images", "directory")
+    dumped = ckptctl("dump", "--pid", str(counting.pid), *words, "--json", environment=environment).check()
+    assert (tmp_path / "direct").exists()
+    manifest = ckptctl.json("show", dumped.document["result"]["id"])["result"]["manifest"]
+    (option,) = (one for one in manifest["criu"]["options"] if one["flag"] == "--image-io-mode")
+    assert "page cache" in option["reason"]
+    assert not option["on_restore"]
+    ckptctl("restore", "latest", environment=environment).check()
+    assert_goes_on(counting)
     assert_nothing_is_left(ckptctl)
 
 
