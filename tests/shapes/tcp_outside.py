@@ -40,7 +40,8 @@ def step(k: int) -> None:
     except OSError as error:
         check(not options.strict, f"the connection is lost: {error}")
         got = b""
-    if not got and not options.strict:
+    if not got:
+        check(not options.strict, "the connection is lost: it was closed")
         client.close()
         client = socket.create_connection(address)
         client.sendall(b"%d" % k)
