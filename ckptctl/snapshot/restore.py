@@ -42,7 +42,9 @@ from ckptctl.store.manifest import CudaTiming, Manifest, ProcessState
 
 OVERLAY: Final = "images"
 _ADDRESS_IN_USE: Final = "address-in-use"
-_ADDRESS_WAITS_S: Final = (1.0, 1.0, 2.0, 4.0)
+# A connection that was closed by the side that is to be restored blocks its address for 60 s (tcp(7), TIME_WAIT).
+_ADDRESS_WAITS_S: Final = (1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_LONG_S: Final = 4.0
 
 
 class PidsTaken(CkptctlError):
@@ -193,7 +195,7 @@ class _Restore:
     def bring_up(self) -> None:
         """Let criu restore the tree; again where an address is still in use, though nobody listens there.
 
-        The kernel is then winding up connections of the job that was just killed, which takes it a moment.
+        The kernel is then winding up connections of the job that was just killed, which takes it up to a minute.
         """
         self._journal().advance(Phase.RESTORING)
         for wait_s in (*_ADDRESS_WAITS_S, None):
@@ -203,6 +205,9 @@ class _Restore:
             except CriuRestoreFailed as error:
                 if wait_s is None or not error.failure.code.endswith(_ADDRESS_IN_USE):
                     raise
+            if wait_s >= _LONG_S:
+                text = f"The kernel still winds up a connection of the former job; tried again in {wait_s:.0f} s."
+                self.services.reporter.report(Notice(text))
             control.wait_until(lambda: False, timeout_s=wait_s, interrupt=self.services.interrupt)
             self._require_free_ids()
         self._journal().advance(Phase.RESTORED, tree=tree_processes([self.root, *self.came_up]))
