@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ckptctl import files
 from ckptctl.command import describe_status
 from ckptctl.criu.causes import CAUSES, HARMLESS, Action, Cause
 from ckptctl.errors import CkptctlError, ExitStatus
@@ -28,6 +29,8 @@ UNKNOWN: Final = "criu.unknown"
 KILLED: Final = "criu.killed"
 _DISK_FULL: Final = "criu.disk-full"
 _LAST_LINES: Final = 6
+# What criu writes to its log of a small job.
+_LOG_BYTES: Final = 64 << 10
 # `(00.012345)   4711: Error (criu/tty.c:123): tty: text`, `pie: 4711: Error (...): text`: stamp and pid may be missing.
 _MARKED: Final = re.compile(r"^(?:\(\d+\.\d+\)\s*)?(?:pie: )?(?:\d+: )?(?P<mark>Error|Warn)\s+\([^)]*\): (?P<text>.*)$")
 _STAMPED: Final = re.compile(r"^(?:\(\d+\.\d+\)|pie: )")
@@ -83,6 +86,10 @@ class CriuRestoreFailed(_CriuFailed):
 def dump_failed(log_text: str, status: int, log: Path) -> CriuDumpFailed:
     """The error for a `criu dump` that ended with `status` and left this log."""
     failure = explain(log_text, action=Action.DUMP, status=status)
+    if failure.code == UNKNOWN and _has_no_room(log.parent):
+        # Its reason had no room in the log either.
+        full = next(cause for cause in CAUSES if cause.code == _DISK_FULL)
+        failure = Failure(full.code, full.summary, full.remedy, failure.log_lines)
     return (CriuDiskFull if failure.code == _DISK_FULL else CriuDumpFailed)(failure, status, log)
 
 
@@ -101,6 +108,13 @@ def explain(log_text: str, *, action: Action, status: int = 1) -> Failure:
             if found is not None:
                 return _failure(*found, action, errors)
     return _unknown(errors)
+
+
+def _has_no_room(folder: Path) -> bool:
+    try:
+        return files.free_bytes(folder) < _LOG_BYTES
+    except OSError:
+        return False
 
 
 def _read_lines(log_text: str) -> tuple[list[str], list[str]]:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from ckptctl.criu.causes import CAUSES
-from ckptctl.criu.failures import UNKNOWN, Action, CriuRestoreFailed, explain
+from ckptctl.criu.failures import (
+    UNKNOWN,
+    Action,
+    CriuDiskFull,
+    CriuDumpFailed,
+    CriuRestoreFailed,
+    dump_failed,
+    explain,
+)
+from support.tmpfs import fill, tmpfs
 
 LOGS = Path(__file__).parent / "logs"
 DUMP, RESTORE = Action.DUMP, Action.RESTORE
@@ -166,3 +175,16 @@ def test_the_error_carries_the_facts() -> None:
     assert error.details["criu_status"] == "exit status 1"
     assert "5616" in error.message
     assert error.hint == failure.remedy
+
+
+@pytest.mark.requires_namespaces
+@pytest.mark.parametrize(("free", "error"), [(0, CriuDiskFull), (1 << 20, CriuDumpFailed)])
+def test_a_log_without_a_reason_on_a_full_disk(free: int, error: type[CriuDumpFailed], tmp_path: Path) -> None:
+    """There criu could not write it down."""
+    with tmpfs(tmp_path / "small", "size=4m") as folder:
+        log = folder / "dump.log"
+        log.write_text("(00.000001) Dumping processes\n")
+        fill(folder, but=free)
+        found = dump_failed(log.read_text(), 1, log)
+    assert type(found) is error
+    assert found.exit_status == (14 if free == 0 else 7)
